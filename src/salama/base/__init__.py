@@ -1,0 +1,1 @@
+"""Words everyone shares: units, identifiers, and the shape of a state machine."""
