@@ -1,0 +1,41 @@
+# Everything a developer runs. `make demo` and `make test` set up .venv by themselves.
+.PHONY: demo test soak check sabotage lock clean help
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile
+
+demo: core       ## a Lightning network on this machine: channels, payments, closes, the books
+	@$(BIN)/salama demo $(ARGS)
+
+test: dev        ## all tests, within five minutes
+	@$(BIN)/pytest -n 2 $(ARGS)
+
+soak: dev        ## the full counts
+	@$(BIN)/pytest -m slow -n 2 $(ARGS)
+
+check: dev       ## format, lint, types, import contract
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+sabotage: dev    ## every deliberate fault must turn a test red
+	@$(BIN)/python -m tests.sabotage.run $(ARGS)
+
+lock: dev        ## renew the lock files
+	@$(BIN)/python -m pip install --quiet uv
+	@for k in core test; do \
+	  o=requirements.lock; e=""; [ $$k = test ] && { o=requirements-test.lock; e="--extra test"; }; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --extra build $$e pyproject.toml -o $$o; done
+
+clean:           ## remove what was made here
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: core dev
+core:
+	@scripts/setup core
+dev:
+	@scripts/setup test
