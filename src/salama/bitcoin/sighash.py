@@ -138,4 +138,4 @@ def taproot(tx: Tx, index: int, spent: Sequence[TxOut], sighash_type: int = SIGH
         if index >= len(tx.outputs):
             raise ValueError(f"no output {index} to sign alone")
         parts.append(sha256(tx.outputs[index].encode()).digest())
-    return tagged_hash("TapSighash", b"".join(parts))
+    return tagged_hash(b"TapSighash", b"".join(parts))

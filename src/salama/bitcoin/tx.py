@@ -24,6 +24,7 @@ _U16: Final = Struct("<H")
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
 _OUTPOINT: Final = Struct("<32sI")
+_SMALL_SIZES: Final = tuple(bytes((number,)) for number in range(0xFD))
 _MIN_INPUT = 41
 _MIN_OUTPUT = 9
 
@@ -39,7 +40,7 @@ class MalformedTx(ValueError):
 def compact_size(number: int) -> bytes:
     """Bitcoin's little-endian variable length integer (not BOLT 1's BigSize, which is big-endian)."""
     if number < 0xFD:
-        return number.to_bytes(1, "little")
+        return _SMALL_SIZES[number]
     if number <= 0xFFFF:
         return b"\xfd" + number.to_bytes(2, "little")
     if number <= 0xFFFFFFFF:
