@@ -1,0 +1,293 @@
+"""Paying: routes, parts, retries, and an end that a person understands (BOLT 4, B4.05-B4.08).
+
+A part is on record before its HTLC is offered, so that no restart can forget one that may still be claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from salama.base.ids import NodeId, PaymentHash, ShortChannelId
+from salama.base.units import CltvExpiry, Msat
+from salama.channel.events import AddHtlc, Consumed, HtlcFailed, PreimageLearned, PublicEvent
+from salama.onion.failures import read_failure
+from salama.onion.sphinx import OnionTooLong, make_onion, shared_secrets_of
+from salama.payments.events import OfferRefused, Pay, PaymentFinished, RouteLearned, ToChannel
+from salama.payments.origin import PartOrigin
+from salama.payments.reasons import BADONION, NODE, PERM, UPDATE, reason_of
+from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop
+from salama.payments.state import Outgoing, Turn
+from salama.routing.pathfinding import NoRoute, Route
+from salama.wire.onion import PaymentData, PaymentPayload
+
+SMALLEST_PART = 10_000_000
+"""Msat under which a payment is not split further: each part costs a fee and a slot."""
+MAX_ATTEMPTS = 60
+"""Parts tried in all before a payment is given up; bounds work and the record's size."""
+MPP_TIMEOUT = 23
+INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS = 0x400F
+
+
+def pay(work: Turn, command: Pay) -> None:
+    """Take a payment on. The shell has refused a hash that is pending or paid already."""
+    if command.payment.payment_hash in work.payments:
+        return
+    _advance(work, Outgoing(command.payment, command.hints, command.multi_part))
+
+
+def _advance(work: Turn, outgoing: Outgoing) -> None:
+    """Offer parts for whatever is not under way, or end the payment."""
+    payment = outgoing.payment
+    missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
+    refusal: tuple[str, str] | None = None
+    part_size = missing
+    while missing > 0 and refusal is None:
+        refusal = _limit(work, payment)
+        if refusal is not None:
+            break
+        route = _find(work, outgoing, payment, min(part_size, missing))
+        if isinstance(route, NoRoute):
+            part_size = min(part_size, missing) // 2
+            if not outgoing.multi_part or part_size < SMALLEST_PART:
+                refusal = outgoing.last_failure or (route.code, route.reason)
+        else:
+            payment = _offer(work, payment, route)
+            missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
+    outgoing = replace(outgoing, payment=payment, last_failure=refusal or outgoing.last_failure)
+    if refusal is not None and not payment.in_flight:
+        _fail(work, outgoing, refusal)
+        return
+    work.payments[payment.payment_hash] = outgoing
+    work.rows.append(PutPayment(payment))
+
+
+def _alive(payment: Payment) -> Iterable[Part]:
+    return (p for p in payment.parts if p.status is not PartStatus.FAILED)
+
+
+def _limit(work: Turn, payment: Payment) -> tuple[str, str] | None:
+    if work.env.now >= payment.deadline:
+        return "timeout", "No way was found in the time allowed."
+    if payment.next_part >= MAX_ATTEMPTS:
+        return "too_many_attempts", f"{MAX_ATTEMPTS} attempts did not get through."
+    if len(payment.in_flight) >= work.env.max_parts:
+        return "too_many_parts", f"The amount does not fit into {work.env.max_parts} parts."
+    return None
+
+
+def _find(work: Turn, outgoing: Outgoing, payment: Payment, amount: int) -> Route | NoRoute:
+    spent = sum(int(p.fee) for p in _alive(payment))
+    return work.env.route(
+        payment.payee,
+        Msat(amount),
+        final_cltv_delta=payment.final_cltv_delta,
+        max_fee=Msat(max(0, int(payment.max_fee) - spent)),
+        hints=outgoing.hints,
+        avoid=outgoing.avoid,
+        reserved=work.reserved,
+    )
+
+
+def _offer(work: Turn, payment: Payment, route: Route) -> Payment:
+    """Put a part on record and its HTLC behind that record."""
+    hops = tuple(
+        RouteHop(h.node_id, h.short_channel_id, h.amount, CltvExpiry(int(h.cltv_expiry))) for h in route.hops
+    )
+    part = Part(
+        number=payment.next_part,
+        channel_id=work.env.by_scid[hops[0].short_channel_id],
+        hops=hops,
+        session_key=_session_key(work),
+        delivered=hops[-1].amount,
+    )
+    origin = PartOrigin(payment.payment_hash, part.number).encode()
+    payment = replace(payment, parts=(*payment.parts, part), next_part=payment.next_part + 1)
+    try:
+        onion = make_onion(_payloads(payment, part), part.session_key, payment.payment_hash).packet
+    except OnionTooLong:
+        # Only a giant payment_metadata can do this; no other route would be shorter by enough to bother.
+        return _with_part(payment, replace(part, status=PartStatus.FAILED, failure="onion_too_long"))
+    work.origins[origin] = part.channel_id
+    work.reserved[part.channel_id] = work.reserved.get(part.channel_id, 0) + int(part.sent)
+    add = AddHtlc(origin, part.sent, payment.payment_hash, hops[0].cltv_expiry, onion)
+    work.effects.append(ToChannel(part.channel_id, add))
+    return payment
+
+
+def _session_key(work: Turn) -> bytes:
+    """A random scalar; the chance of an invalid one is 2^-128 and would only fail this part."""
+    return work.env.entropy(32)
+
+
+def _payloads(payment: Payment, part: Part) -> list[tuple[bytes, bytes]]:
+    """For each hop its key and what it shall do: pass on to the next one, or take the payment."""
+    payloads = []
+    for hop, following in zip(part.hops, part.hops[1:], strict=False):
+        relay = PaymentPayload(
+            amt_to_forward=following.amount,
+            outgoing_cltv_value=int(following.cltv_expiry),
+            short_channel_id=following.short_channel_id,
+        )
+        payloads.append((bytes(hop.node_id), relay.encode()))
+    last = part.hops[-1]
+    final = PaymentPayload(
+        amt_to_forward=last.amount,
+        outgoing_cltv_value=int(last.cltv_expiry),
+        payment_data=PaymentData(payment_secret=payment.payment_secret, total_msat=payment.amount),
+        payment_metadata=payment.payment_metadata,
+    )
+    payloads.append((bytes(last.node_id), final.encode()))
+    return payloads
+
+
+def settled(work: Turn, origin: PartOrigin, learned: PreimageLearned) -> None:
+    """One preimage proves the whole payment: the payee holds every part or loses them."""
+    work.rows.append(Consumed(learned.key))
+    found = _part(work, origin)
+    if found is None:
+        return
+    outgoing, part = found
+    payment = _with_part(outgoing.payment, replace(part, status=PartStatus.SETTLED))
+    work.effects.append(RouteLearned(part, None))
+    if payment.preimage is None:
+        payment = replace(payment, preimage=learned.preimage)
+        payment = _finish(work, payment, PaymentStatus.SUCCEEDED)
+    _keep_or_close(work, replace(outgoing, payment=payment))
+
+
+def failed(work: Turn, origin: PartOrigin, failure: HtlcFailed) -> None:
+    """A part came back: learn from it, then try another way or give up."""
+    work.rows.append(Consumed(failure.key))
+    found = _part(work, origin)
+    if found is None:
+        return
+    outgoing, part = found
+    outgoing, why, final = _learn(work, outgoing, part, failure)
+    payment = _with_part(outgoing.payment, replace(part, status=PartStatus.FAILED, failure=why[0]))
+    outgoing = replace(outgoing, payment=payment, last_failure=why)
+    _continue(work, outgoing, give_up=final)
+
+
+def refused(work: Turn, origin: PartOrigin, refusal: OfferRefused) -> None:
+    """Our own channel did not take the part: nothing left the house."""
+    found = _part(work, origin)
+    if found is None:
+        return
+    outgoing, part = found
+    payment = _with_part(outgoing.payment, replace(part, status=PartStatus.FAILED, failure=refusal.code))
+    avoid = outgoing.avoid | {(part.hops[0].short_channel_id, work.env.our_node_id)}
+    why = (refusal.code, refusal.reason)
+    _continue(work, replace(outgoing, payment=payment, avoid=avoid, last_failure=why), give_up=False)
+
+
+def tick(work: Turn) -> None:
+    """Look at payments that the channels know nothing of: their last part was never signed before a restart."""
+    for outgoing in list(work.payments.values()):
+        lost = [
+            p
+            for p in outgoing.payment.in_flight
+            if PartOrigin(outgoing.payment.payment_hash, p.number).encode() not in work.origins
+        ]
+        if not lost:
+            continue
+        payment = outgoing.payment
+        for part in lost:
+            payment = _with_part(payment, replace(part, status=PartStatus.FAILED, failure="not_sent"))
+        _continue(work, replace(outgoing, payment=payment), give_up=False)
+
+
+def _continue(work: Turn, outgoing: Outgoing, *, give_up: bool) -> None:
+    payment = outgoing.payment
+    if payment.status is PaymentStatus.SUCCEEDED:
+        _keep_or_close(work, outgoing)
+    elif not give_up:
+        _advance(work, outgoing)
+    elif payment.in_flight:
+        # The other parts decide nothing any more, but each of them must come home before the payment is over.
+        payment = replace(payment, deadline=0)
+        work.payments[payment.payment_hash] = replace(outgoing, payment=payment)
+        work.rows.append(PutPayment(payment))
+    else:
+        _fail(work, outgoing, outgoing.last_failure or ("failed", "The payment failed."))
+
+
+def _keep_or_close(work: Turn, outgoing: Outgoing) -> None:
+    """Write the record; a successful payment stays until its last part has settled, so that the fee on record is the fee paid."""
+    payment = outgoing.payment
+    work.rows.append(PutPayment(payment))
+    if payment.in_flight:
+        work.payments[payment.payment_hash] = outgoing
+    else:
+        work.payments.pop(payment.payment_hash, None)
+
+
+def _finish(work: Turn, payment: Payment, status: PaymentStatus) -> Payment:
+    """The payment has its result: answer who waits. Its record is written by the caller."""
+    payment = replace(payment, status=status, finished=work.env.now)
+    name = "payment.succeeded" if status is PaymentStatus.SUCCEEDED else "payment.failed"
+    fields = (("payment_hash", str(payment.payment_hash)), ("amount_msat", int(payment.amount)))
+    work.rows.append(PublicEvent(name, fields))
+    work.effects.append(PaymentFinished(payment))
+    return payment
+
+
+def _fail(work: Turn, outgoing: Outgoing, why: tuple[str, str]) -> None:
+    payment = replace(outgoing.payment, failure_code=why[0], failure_reason=why[1])
+    _keep_or_close(work, replace(outgoing, payment=_finish(work, payment, PaymentStatus.FAILED)))
+
+
+def _part(work: Turn, origin: PartOrigin) -> tuple[Outgoing, Part] | None:
+    """The part that ``origin`` names, if it still waits for its outcome."""
+    outgoing = work.payments.get(PaymentHash(origin.payment_hash))
+    if outgoing is None:
+        return None
+    for part in outgoing.payment.parts:
+        if part.number == origin.number and part.status is PartStatus.OFFERED:
+            return outgoing, part
+    return None
+
+
+def _with_part(payment: Payment, part: Part) -> Payment:
+    return replace(payment, parts=tuple(part if p.number == part.number else p for p in payment.parts))
+
+
+def _learn(
+    work: Turn, outgoing: Outgoing, part: Part, failure: HtlcFailed
+) -> tuple[Outgoing, tuple[str, str], bool]:
+    """What a failure tells: (what to avoid, code and sentence, whether trying again is useless)."""
+    hops = part.hops
+    if failure.malformed_code is not None:
+        where, code = 0, failure.malformed_code
+    else:
+        secrets = shared_secrets_of([bytes(h.node_id) for h in hops], part.session_key)
+        read = read_failure(secrets, failure.reason)
+        if read is None or len(read.message) < 2:
+            # Nobody signed the report. Any node on the way may have spoilt it: take none of these channels again.
+            avoid = outgoing.avoid | {(h.short_channel_id, hops[i].node_id) for i, h in enumerate(hops[1:])}
+            if len(hops) == 1:
+                avoid |= {(hops[0].short_channel_id, work.env.our_node_id)}
+            why = ("unreadable_failure", "The payment failed on the way and the report about it was unreadable.")
+            return replace(outgoing, avoid=avoid), why, False
+        where, code = read.hop, int.from_bytes(read.message[:2], "big")
+    reason = reason_of(code)
+    final_hop = where == len(hops) - 1
+    work.effects.append(RouteLearned(part, where, code))
+    who = "The payee" if final_hop else f"Node {str(hops[where].node_id)[:16]}… ({where + 1} of {len(hops)} on the way)"
+    why = (reason.code, f"{who} {reason.text}.")
+    if final_hop and code not in (MPP_TIMEOUT,) and not code & BADONION:
+        return outgoing, why, True
+    return replace(outgoing, avoid=outgoing.avoid | _to_avoid(hops, where, code)), why, False
+
+
+def _to_avoid(hops: tuple[RouteHop, ...], where: int, code: int) -> set[tuple[ShortChannelId, NodeId]]:
+    """Channels, each with the node that sends over it, to leave alone for the rest of this payment."""
+    if where == len(hops) - 1:
+        return {(hops[where].short_channel_id, hops[where - 1].node_id)} if where else set()
+    following = (hops[where + 1].short_channel_id, hops[where].node_id)
+    if code & BADONION or (code & NODE and code & PERM) or not code & (UPDATE | PERM | NODE):
+        # The node itself is the trouble: neither to it nor from it.
+        before = hops[where - 1].node_id if where else None
+        to_node = {(hops[where].short_channel_id, before)} if before is not None else set()
+        return {following} | to_node
+    return {following}
