@@ -8,5 +8,9 @@ from salama.codec.message import MessageTooLong as MessageTooLong
 from salama.codec.message import TlvStream as TlvStream
 from salama.codec.message import UnknownMessage as UnknownMessage
 from salama.codec.message import decode_message as decode_message
+from salama.wire.closing import *  # noqa: F403
 from salama.wire.features import *  # noqa: F403
+from salama.wire.interactive_tx import *  # noqa: F403
+from salama.wire.opening import *  # noqa: F403
 from salama.wire.setup import *  # noqa: F403
+from salama.wire.updates import *  # noqa: F403
