@@ -44,7 +44,7 @@ class Aead:
         """Ciphertext with its 16-byte tag. The caller never uses a nonce twice."""
         return self._cipher.encrypt(_nonce(nonce), plaintext, associated_data)
 
-    def open(self, nonce: int, associated_data: bytes, ciphertext: bytes) -> bytes:
+    def open(self, nonce: int, associated_data: bytes, ciphertext: bytes | bytearray) -> bytes:
         """The plaintext. Raises AuthenticationFailed."""
         try:
             return self._cipher.decrypt(_nonce(nonce), ciphertext, associated_data)

@@ -1,12 +1,12 @@
 """The only door to libsecp256k1, through the cffi library that coincurve ships.
 
 Everything is plain bytes: points are compressed (33), x-only points 32, scalars 32 big-endian, signatures compact (64),
-digests 32. The library aborts the process when its contract is broken (a recovery id out of range) and reads past the end
-of short input, so every length is checked here first. Each call drops the GIL and the shared context is only read, so any
-thread may call anything.
+digests 32. The library aborts the process when its contract is broken (a recovery id out of range) and reads past the
+end of short input, so every length is checked here first. Each call drops the GIL and the shared context is only read,
+so any thread may call anything.
 
-Whatever takes a secret runs in constant time. ``multiply_point`` and ``add_to_point`` do not: give them only scalars that
-the counterparty may know, and use ``ecdh`` or ``public_key`` for secrets.
+Whatever takes a secret runs in constant time. ``multiply_point`` and ``add_to_point`` do not: give them only scalars
+that the counterparty may know, and use ``ecdh`` or ``public_key`` for secrets.
 """
 
 from __future__ import annotations

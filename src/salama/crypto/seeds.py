@@ -118,7 +118,7 @@ class ExtendedKey:
         return ExtendedKey(point, chain_code, secret, self.depth + 1, self.fingerprint, number)
 
     def derive(self, path: str) -> ExtendedKey:
-        """The key at ``path`` seen from this one: ``m/84'/1'/0'/0/5``, ``84h/1h/0h``, ``0/5``. Raises InvalidExtendedKey."""
+        """The key at ``path`` seen from this one: ``m/84'/1'/0'/0/5``, ``84h/1h``. Raises InvalidExtendedKey."""
         steps = path.split("/", 256)
         if steps[0] == "m":
             steps = steps[1:]

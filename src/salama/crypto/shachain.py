@@ -47,8 +47,8 @@ def _bucket(index: int) -> int:
 class ShachainStore:
     """Every secret received so far, from FIRST_INDEX down to ``lowest``, in at most 49 entries.
 
-    ``buckets[b]`` is the newest secret whose index ends in exactly b zero bits; since secrets arrive in order, ``lowest``
-    says which index that is.
+    ``buckets[b]`` is the newest secret whose index ends in exactly b zero bits; since secrets arrive in order,
+    ``lowest`` says which index that is.
     """
 
     lowest: int = FIRST_INDEX + 1
