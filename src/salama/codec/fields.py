@@ -77,7 +77,7 @@ class Fixed(FieldType[T]):
             raise Malformed(f"too short for {self}")
         value = self.struct.unpack_from(data, pos)[0]
         if self.wrap is not None:
-            value = _wrapped(self.wrap, value)
+            value = wrapped(self.wrap, value)
         return value, stop
 
     def write(self, value: T) -> bytes:
@@ -90,7 +90,8 @@ class Fixed(FieldType[T]):
             raise Unencodable(str(error)) from None
 
 
-def _wrapped(wrap: Callable[[Any], T], value: Any) -> T:
+def wrapped(wrap: Callable[[Any], T], value: Any) -> T:
+    """``wrap(value)``, with any ValueError turned into Malformed."""
     try:
         return wrap(value)
     except Malformed:
@@ -201,7 +202,7 @@ class Truncated(FieldType[T]):
             raise Malformed(f"too long for {self}")
         if pos < end and data[pos] == 0:
             raise Malformed(f"{self} is not minimal")
-        return _wrapped(self.wrap, int.from_bytes(data[pos:end], "big")), end
+        return wrapped(self.wrap, int.from_bytes(data[pos:end], "big")), end
 
     def write(self, value: T) -> bytes:
         number = int(value)  # type: ignore[call-overload]
@@ -231,6 +232,8 @@ class Rest(FieldType[bytes]):
 
 
 REST: Final = Rest()
+TAIL: Final = Rest()
+"""Marks the bytes behind the known fields of a signed message."""
 
 
 class Prefixed(FieldType[bytes]):
@@ -348,7 +351,7 @@ class Mapped(FieldType[T]):
 
     def read(self, data: bytes, pos: int, end: int) -> tuple[T, int]:
         value, pos = self.inner.read(data, pos, end)
-        return _wrapped(self.decode, value), pos
+        return wrapped(self.decode, value), pos
 
     def write(self, value: T) -> bytes:
         return self.inner.write(self.encode(value))

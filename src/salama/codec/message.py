@@ -23,7 +23,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
 
-from salama.codec.fields import BIGSIZE, PRESENCE, FieldType, Fixed, Malformed, Unencodable, _wrapped
+from salama.codec.fields import BIGSIZE, PRESENCE, TAIL, FieldType, Fixed, Malformed, Unencodable, wrapped
 from salama.codec.tlv import read_value, split_records
 
 T = TypeVar("T")
@@ -72,6 +72,15 @@ def flag(number: int) -> bool:
     return _Declaration(PRESENCE, number)  # type: ignore[return-value]
 
 
+def tail() -> bytes:
+    """Whatever follows the known fields, kept as it came: for messages that are signed to their last byte.
+
+    Declared last; it takes the place of the TLV stream, so that no later author of gossip can make us leave a
+    relaying peer.
+    """
+    return _Declaration(TAIL)  # type: ignore[return-value]
+
+
 class _Run:
     """Neighbouring fields of fixed size, read and written at once."""
 
@@ -94,7 +103,7 @@ class _Run:
             raise Malformed("too short")
         parts = list(self.unpack(data, pos))
         for i, wrap in self.wraps:
-            parts[i] = _wrapped(wrap, parts[i])
+            parts[i] = wrapped(wrap, parts[i])
         values += parts
         return stop
 
@@ -133,6 +142,7 @@ class _Plan:
 
     def __init__(self, cls: type, fields: tuple[Field, ...], secrets: frozenset[str]) -> None:
         self.fields, self.secrets = fields, secrets
+        self.has_tail = any(f.type is TAIL for f in fields)
         self.steps: list[_Run | _Single] = []
         run: list[Field] = []
         always = [f for f in fields if f.tlv is None]
@@ -183,13 +193,15 @@ class Declared:
             set_(instance, value)
         for set_, value in plan.set_absent:
             set_(instance, value)
-        plan.set_extension(instance, plan_extension(plan, instance, data, pos, end) if pos < end else ())
+        plan.set_extension(instance, _read_records(plan, instance, data, pos, end) if pos < end else ())
         return instance
 
     def _write(self) -> bytes:
         plan = self._plan
         parts = [step.write(self) for step in plan.steps]
         extension: Extension = self.extension  # type: ignore[attr-defined]
+        if extension and plan.has_tail:
+            raise Unencodable("this message has a tail instead of an extension")
         if plan.records or extension:
             parts.append(_written_records(plan, self, extension))
         return b"".join(parts)
@@ -217,7 +229,7 @@ def _shown(value: object) -> str:
     return repr(value)
 
 
-def plan_extension(plan: _Plan, instance: object, data: bytes, pos: int, end: int) -> Extension:
+def _read_records(plan: _Plan, instance: object, data: bytes, pos: int, end: int) -> Extension:
     """Put the known records of ``data[pos:end]`` into ``instance`` and give back the unknown odd ones."""
     unknown = []
     for record in split_records(data, pos, end):
@@ -265,7 +277,9 @@ def declare(cls: type[C]) -> type[C]:
         fields.append(Field(name, declaration.type, declaration.tlv, declaration.record or name))
         if declaration.secret:
             secrets.add(name)
-        if declaration.tlv is None:
+        if declaration.type is TAIL:
+            setattr(cls, name, b"")
+        elif declaration.tlv is None:
             delattr(cls, name)
         else:
             setattr(cls, name, False if declaration.type is PRESENCE else None)
@@ -302,7 +316,7 @@ class Message(Declared):
 
 @dataclasses.dataclass(frozen=True, slots=True, init=False, repr=False)
 class UnknownMessage(Message):
-    """A message of a type that nobody declared: ignored if ``type`` is odd, the end of the connection if even (B1.02)."""
+    """A message of a type that nobody declared: ignored if ``type`` is odd, else it ends the connection (B1.02)."""
 
     NAME: ClassVar[str] = "unknown"
     type: int

@@ -68,7 +68,7 @@ class TxComplete(Message):
 
 @message(71)
 class TxSignatures(Message):
-    """One serialised witness stack per input of the sender, in order of serial ids, and its share for a shared input."""
+    """One serialised witness stack per input of the sender, by serial id, and its signature for a shared input."""
 
     channel_id: ChannelId = field(CHANNEL_ID)
     txid: Txid = field(TXID)
