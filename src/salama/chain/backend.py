@@ -1,4 +1,4 @@
-"""What a node asks of the Bitcoin network, whoever answers (BOLT 2 funding depth, BOLT 5 watching, BOLT 7 B7.03 outputs).
+"""What a node asks of the Bitcoin network, whoever answers (BOLT 2 funding depth, BOLT 5, BOLT 7 B7.03).
 
 A Protocol and the values it speaks in. Amounts are ``Sat``, fee rates ``FeeratePerKw``. Every method may raise
 ``BackendUnavailable`` (nobody answered: the same question may be asked again) and ``BackendError`` (an answer that is a
@@ -132,7 +132,7 @@ class ChainBackend(Protocol):
         """The whole block; BackendError if unknown or pruned."""
 
     async def wait_for_block(self, tip: BlockHash, height: int, timeout: float) -> None:
-        """Returns when the tip is no longer ``tip`` at ``height``, or after about ``timeout`` seconds. May return early."""
+        """Returns once the tip is not ``tip`` at ``height``, or after about ``timeout`` seconds; may return early."""
 
     async def broadcast(self, tx: Tx) -> BroadcastResult:
         """Offers a transaction to the mempool."""

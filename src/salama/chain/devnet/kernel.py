@@ -1,6 +1,6 @@
 """The only door to Bitcoin Core's consensus library (``pbk``, py-bitcoinkernel).
 
-The library aborts the process when it is given an index, a flag or a number of spent outputs it does not expect, so this
+The library aborts the process when given an index, a flag or a number of spent outputs it does not expect, so this
 module checks those before it calls. A block that is stored but invalid counts there as processed; what decides here is
 the verdict its validation reports. The chain it holds is rebuilt from the block log at every start, in a scratch
 directory: replaying a thousand blocks takes a quarter of a second.
@@ -69,8 +69,8 @@ class Kernel:
     def submit(self, raw_block: bytes) -> Verdict:
         """Validates a block and stores it if it may be part of a chain.
 
-        The block has been decoded before. An accepted block need not be on the best chain: ask ``tip``. A block seen before
-        is accepted again if it was, with no effect.
+        The block has been decoded before. An accepted block need not be on the best chain: ask ``tip``. A block seen
+        before is accepted again if it was, with no effect.
         """
         self._reason = ""
         try:
