@@ -148,6 +148,7 @@ class Scene:
     owner_is_opener: bool = True
     dust_limit: Sat = DUST_LIMIT
     number: int = 7
+    to_self_delay: int = TO_SELF_DELAY
     capacity: Sat = CAPACITY
 
     @property
@@ -172,7 +173,7 @@ class Scene:
             spec=self.spec,
             keys=self.keys,
             dust_limit=self.dust_limit,
-            to_self_delay=TO_SELF_DELAY,
+            to_self_delay=self.to_self_delay,
             owner_is_opener=self.owner_is_opener,
         )
 
