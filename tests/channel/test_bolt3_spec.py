@@ -18,6 +18,8 @@ from salama.channel.spec import (
     Fail,
     Fee,
     Fulfil,
+    ImpossibleUpdate,
+    MisplacedAdd,
     SpecHtlc,
     UnknownHtlc,
     Update,
@@ -78,7 +80,8 @@ def test_updates_may_carry_more() -> None:
         ([Fulfil(0)], [], UnknownHtlc(Side.INCOMING, 0)),
         ([], [Fail(3)], UnknownHtlc(Side.OUTGOING, 3)),
         ([add(Side.OUTGOING, 0, 1), Fulfil(0)], [], UnknownHtlc(Side.INCOMING, 0)),  # nobody settles its own
-        ([add(Side.INCOMING, 0, 1)], [], UnknownHtlc(Side.INCOMING, 0)),  # an add in the wrong list
+        ([add(Side.INCOMING, 0, 1)], [], MisplacedAdd(Side.INCOMING, 0)),
+        ([], [add(Side.OUTGOING, 0, 1)], MisplacedAdd(Side.OUTGOING, 0)),
         ([add(Side.OUTGOING, 0, 1), add(Side.OUTGOING, 0, 2)], [], DuplicateHtlc(Side.OUTGOING, 0)),
         ([add(Side.OUTGOING, 0, 700_001)], [], BalanceExceeded(ours=True, missing=1)),
         ([], [add(Side.INCOMING, 0, 300_005)], BalanceExceeded(ours=False, missing=5)),
@@ -86,7 +89,7 @@ def test_updates_may_carry_more() -> None:
 )
 @pytest.mark.parametrize("owner_is_us", [True, False])
 def test_impossible_updates(
-    ours: list[Update], theirs: list[Update], refusal: UnknownHtlc | DuplicateHtlc | BalanceExceeded, owner_is_us: bool
+    ours: list[Update], theirs: list[Update], refusal: ImpossibleUpdate, owner_is_us: bool
 ) -> None:
     start = START if owner_is_us else START.seen_by_other()
     with pytest.raises(type(refusal)) as caught:

@@ -34,6 +34,14 @@ class DuplicateHtlc(ImpossibleUpdate):
         super().__init__(f"{side.value} HTLC {htlc_id} exists already")
 
 
+class MisplacedAdd(ImpossibleUpdate):
+    """An incoming HTLC among our updates, or an outgoing one among theirs."""
+
+    def __init__(self, side: Side, htlc_id: int) -> None:
+        self.side, self.htlc_id = side, htlc_id
+        super().__init__(f"{side.value} HTLC {htlc_id} is offered by the wrong side")
+
+
 class BalanceExceeded(ImpossibleUpdate):
     """One side would owe more than it has. ``missing`` is in millisatoshis."""
 
@@ -154,7 +162,7 @@ def reduce(spec: CommitmentSpec, our_updates: Iterable[Update], their_updates: I
                 htlc = update.htlc
                 key = htlc.key
                 if htlc.side is not added_side:
-                    raise UnknownHtlc(htlc.side, htlc.id)
+                    raise MisplacedAdd(htlc.side, htlc.id)
                 if key in htlcs:
                     raise DuplicateHtlc(htlc.side, htlc.id)
                 htlcs[key] = htlc
