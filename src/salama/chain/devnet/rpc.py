@@ -327,5 +327,7 @@ def _error(ident: Any, code: int, message: str, old: bool) -> bytes:
 
 
 def _echo(ident: Any) -> Any:
-    """The id of a request, if it is one a request may have."""
-    return ident if ident is None or type(ident) in (int, str) else None
+    """The id of a request, if it is one that can be written back."""
+    if type(ident) is int:
+        return ident if -(1 << 63) <= ident < 1 << 64 else None
+    return ident if type(ident) is str else None
