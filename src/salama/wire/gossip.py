@@ -174,20 +174,24 @@ ENCODED_SHORT_IDS: Final = Mapped(VARBYTES, _decode_scids, _encode_scids)
 
 class _QueryFlags(NamedTuple):
     encoding_type: int
-    encoded_query_flags: tuple[int, ...]
+    encoded_query_flags: bytes
 
 
 def _decode_flags(record: _QueryFlags) -> tuple[int, ...]:
     _plain(record.encoding_type)
-    return record.encoded_query_flags
+    flags, pos, data = [], 0, record.encoded_query_flags
+    while pos < len(data):
+        flag, pos = BIGSIZE.read(data, pos, len(data))
+        flags.append(flag)
+    return tuple(flags)
 
 
 def _encode_flags(flags: tuple[int, ...]) -> _QueryFlags:
-    return _QueryFlags(UNCOMPRESSED, flags)
+    return _QueryFlags(UNCOMPRESSED, b"".join(map(BIGSIZE.write, flags)))
 
 
 QUERY_FLAGS: Final = Mapped(
-    group(_QueryFlags, encoding_type=BYTE, encoded_query_flags=rest_of(BIGSIZE)), _decode_flags, _encode_flags
+    group(_QueryFlags, encoding_type=BYTE, encoded_query_flags=REST), _decode_flags, _encode_flags
 )
 
 WANT_ANNOUNCEMENT: Final = 1
