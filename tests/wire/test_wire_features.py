@@ -65,6 +65,15 @@ def test_unknown_even_bits() -> None:
     assert Features.of_bits([bit for feature in FEATURES for bit in (feature.bit, feature.odd)]).unknown_even() == ()
 
 
+def test_the_longest_vector_is_no_burden() -> None:
+    longest = Features.decode(b"\xff" * 65533)
+    assert len(longest.unknown_even()) == 65533 * 4 - len(FEATURES)
+    assert longest.missing_dependencies() == ()
+    for bit in (-1, f.MAX_BIT + 1, 1 << 40):
+        with pytest.raises(ValueError, match="feature bit"):
+            Features.of_bits([bit])
+
+
 def test_missing_dependencies() -> None:
     alone = Features.of(optional=[f.OPTION_ZEROCONF, f.OPTION_SIMPLE_CLOSE, f.BASIC_MPP])
     assert alone.missing_dependencies() == (

@@ -226,7 +226,8 @@ def _shown(value: object) -> str:
     if value.__class__ is tuple and isinstance(value, tuple):
         inner = ", ".join(map(_shown, value[:8]))
         return f"({inner}, ... {len(value)} in all)" if len(value) > 8 else f"({inner})"
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= 400 else f"{text[:400]}..."
 
 
 def _read_records(plan: _Plan, instance: object, data: bytes, pos: int, end: int) -> Extension:

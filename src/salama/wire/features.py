@@ -76,6 +76,10 @@ BY_BIT: Final = {feature.bit: feature for feature in FEATURES}
 BY_NAME: Final = {feature.name: feature for feature in FEATURES}
 
 
+MAX_BIT: Final = 8 * 65535 - 1
+"""The last bit of the longest vector that a field could hold."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Features:
     """An immutable set of feature bits; ``mask`` has bit n set if the vector has."""
@@ -91,8 +95,11 @@ class Features:
 
     @classmethod
     def of_bits(cls, bits: Iterable[int]) -> Features:
+        """Raises ValueError for a bit that no field could hold."""
         mask = 0
         for bit in bits:
+            if not 0 <= bit <= MAX_BIT:
+                raise ValueError("not a feature bit")
             mask |= 1 << bit
         return cls(mask)
 
