@@ -1,0 +1,356 @@
+"""What may be written, as plain data, and the one place where it becomes SQL.
+
+A machine's rows (``base.machine.Row``) are written as they are: whatever a transition carries goes to
+``Journal.commit`` beside the change of its record. A record is written by comparing old and new, so that a commit
+costs what changed and not what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from salama.base.ids import ChannelId, NodeId
+from salama.base.machine import Row
+from salama.base.units import BlockHeight, CltvExpiry
+from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicEvent
+from salama.channel.state import ChannelRecord, Htlc
+from salama.payments.records import Invoice, Payment, PutForward, PutInvoice, PutPayment
+from salama.storage import tables
+from salama.storage.layouts import Codec, NoLayout
+from salama.storage.records import (
+    INCOMING,
+    OUTGOING,
+    encode_htlc,
+    encode_params,
+    encode_slim,
+    encode_state,
+    is_open,
+    state_of,
+)
+from salama.storage.tables import SqlValue, Statement, Table
+from salama.storage.wallet_record import encode_wallet
+from salama.wallet.coins import WalletState
+from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
+
+
+class Write:
+    """Something to be written that is not a machine's row."""
+
+    __slots__ = ()
+
+
+AnyWrite = Write | Row
+
+
+@dataclass(frozen=True, slots=True)
+class PutChannel(Write):
+    """A channel's record changed from ``old`` (None if it is new) to ``new``."""
+
+    old: ChannelRecord | None
+    new: ChannelRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PutWallet(Write):
+    """The wallet's state as it is now."""
+
+    state: WalletState
+
+
+@dataclass(frozen=True, slots=True)
+class RememberOnion(Write):
+    """An incoming HTLC's onion was read: ``secret`` is a hash of its shared secret (B4.03).
+
+    Written again for the same HTLC it changes nothing; for another one the first stays, which
+    ``queries.onion_owner`` tells.
+    """
+
+    secret: bytes
+    channel_id: ChannelId
+    htlc_id: int
+    cltv_expiry: CltvExpiry
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOnions(Write):
+    """Onions of HTLCs that expired before ``height`` cannot be replayed: a replay would have expired as well."""
+
+    height: BlockHeight
+
+
+@dataclass(frozen=True, slots=True)
+class PutPeer(Write):
+    """A peer that we know: where it was reached, and when it was seen (unix seconds). ``addresses`` in our own
+    order.
+    """
+
+    node_id: NodeId
+    addresses: tuple[str, ...]
+    last_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPeer(Write):
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PutGossip(Write):
+    """A gossip message, raw as it was signed; ``kind`` is its message type, ``key`` what a newer one replaces."""
+
+    kind: int
+    key: bytes
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DropGossip(Write):
+    kind: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutKeyValue(Write):
+    """A setting or a small state under a name of its own, such as ``chain.tip``."""
+
+    key: str
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PutRecord(Write):
+    """A whole row of any table: ``values`` in the order of its columns."""
+
+    table: Table
+    values: tuple[SqlValue, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRecord(Write):
+    """The row of ``table`` under ``key``, if there is one."""
+
+    table: Table
+    key: tuple[SqlValue, ...]
+
+
+class NoStatement(TypeError):
+    """A kind of write that nobody taught the journal: a programming fault."""
+
+
+# --- statements beyond put and delete -------------------------------------------------------------------------------
+
+UPDATE_CHANNEL: Final = "UPDATE channels SET phase = ?, open = ?, record = ? WHERE channel_id = ?"
+_HTLC_KEY: Final = "WHERE channel = ? AND side = ? AND id = ?"
+MOVE_HTLC: Final = f"UPDATE htlcs SET first_remote = ?, last_remote = ?, first_local = ?, last_local = ? {_HTLC_KEY}"
+DECIDE_HTLC: Final = (
+    f"UPDATE htlcs SET first_remote = ?, last_remote = ?, first_local = ?, last_local = ?, state = ? {_HTLC_KEY}"
+)
+RESOLVE_HTLC: Final = f"UPDATE htlcs SET live = 0, payload = NULL, state = NULL {_HTLC_KEY}"
+ADD_EVENT: Final = "INSERT INTO events (at, name, fields) VALUES (?, ?, ?)"
+# A preimage is money and is never replaced by a failure, whatever is reported later.
+ADD_HANDOFF: Final = (
+    f"{tables.HANDOFFS.put.partition(' DO ')[0]} DO UPDATE SET kind = excluded.kind, origin = excluded.origin,"
+    " payload = excluded.payload WHERE handoffs.kind <> 'preimage'"
+)
+REMEMBER_ONION: Final = f"{tables.ONION_SECRETS.put.partition(' DO ')[0]} DO NOTHING"
+FORGET_ONIONS: Final = "DELETE FROM onion_secrets WHERE cltv_expiry < ?"
+
+MUST_FIND_ITS_ROW: Final = frozenset((UPDATE_CHANNEL, MOVE_HTLC, DECIDE_HTLC, RESOLVE_HTLC))
+"""Statements that change exactly one row; finding none means that the old record given is not the one on disk."""
+
+
+# --- records of other rooms -----------------------------------------------------------------------------------------
+
+INVOICE: Final = Codec(Invoice, "invoice")
+PAYMENT: Final = Codec(Payment, "payment")
+WALLET_NAME: Final = "main"
+FAILED_HANDOFF: Final = Codec(HtlcFailed, "handoff", given=("key", "origin"))
+
+PREIMAGE, FAILED = "preimage", "failed"
+"""Column ``kind`` of a handoff."""
+
+_json: Final = msgspec.json.Encoder().encode
+
+
+def _channel(write: PutChannel, now: int) -> list[Statement]:
+    old, new = write.old, write.new
+    if old is new:
+        return []
+    channel = bytes(new.channel_id)
+    if old is None or (old.params is not new.params and old.params != new.params):
+        peer, params = bytes(new.params.their_node_id), encode_params(new.params)
+        row = (channel, peer, new.phase.value, int(is_open(new)), params, encode_slim(new))
+        statements: list[Statement] = [(tables.CHANNELS.put, row)]
+    else:
+        statements = [(UPDATE_CHANNEL, (new.phase.value, int(is_open(new)), encode_slim(new), channel))]
+    before = {} if old is None else old.htlcs
+    after = new.htlcs
+    if before is after:
+        return statements
+    for key, htlc in after.items():
+        was = before.get(key)
+        if was is not htlc:
+            statements.append(_changed(channel, was, htlc))
+    if len(before) + len(statements) - 1 != len(after):
+        for key, htlc in before.items():
+            if key not in after:
+                statements.append((RESOLVE_HTLC, (channel, _side(htlc), htlc.id)))
+    return statements
+
+
+def _side(htlc: Htlc) -> int:
+    return OUTGOING if htlc.key & 1 == 0 else INCOMING
+
+
+def _changed(channel: bytes, was: Htlc | None, htlc: Htlc) -> Statement:
+    if (
+        was is None
+        or (was.terms is not htlc.terms and was.terms != htlc.terms)
+        or was.onion != htlc.onion
+        or was.origin != htlc.origin
+    ):
+        return tables.HTLCS.put, (channel, *encode_htlc(htlc))
+    numbers = (htlc.first_remote, htlc.last_remote, htlc.first_local, htlc.last_local)
+    if state_of(was) == state_of(htlc):
+        return MOVE_HTLC, (*numbers, channel, _side(htlc), htlc.id)
+    return DECIDE_HTLC, (*numbers, encode_state(htlc), channel, _side(htlc), htlc.id)
+
+
+def _preimage(row: PreimageLearned, now: int) -> list[Statement]:
+    return [
+        (ADD_HANDOFF, (bytes(row.key.channel_id), row.key.htlc_id, PREIMAGE, bytes(row.origin), bytes(row.preimage)))
+    ]
+
+
+def _failed(row: HtlcFailed, now: int) -> list[Statement]:
+    payload = FAILED_HANDOFF.encode(row)
+    return [(ADD_HANDOFF, (bytes(row.key.channel_id), row.key.htlc_id, FAILED, bytes(row.origin), payload))]
+
+
+def _consumed(row: Consumed, now: int) -> list[Statement]:
+    return [(tables.HANDOFFS.delete, (bytes(row.key.channel_id), row.key.htlc_id))]
+
+
+def _event(row: PublicEvent, now: int) -> list[Statement]:
+    return [(ADD_EVENT, (now, row.name, _json(dict(row.fields)).decode()))]
+
+
+def _invoice(row: PutInvoice, now: int) -> list[Statement]:
+    one = row.invoice
+    columns = (
+        bytes(one.payment_hash), one.created, one.expires, one.status.value, one.paid_at, int(one.received),
+        INVOICE.encode(one),
+    )  # fmt: skip
+    return [(tables.INVOICES.put, columns)]
+
+
+def _payment(row: PutPayment, now: int) -> list[Statement]:
+    one = row.payment
+    columns = (
+        bytes(one.payment_hash), one.created, one.finished, one.status.value, int(one.amount), int(one.fee),
+        PAYMENT.encode(one),
+    )  # fmt: skip
+    return [(tables.PAYMENTS.put, columns)]
+
+
+def _forward(row: PutForward, now: int) -> list[Statement]:
+    columns = (
+        bytes(row.incoming.channel_id), row.incoming.id, bytes(row.outgoing_channel), row.outgoing_id,
+        int(row.amount_in), int(row.amount_out), row.status.value, row.at,
+    )  # fmt: skip
+    return [(tables.FORWARDS.put, columns)]
+
+
+def _wallet(write: PutWallet, now: int) -> list[Statement]:
+    return [(tables.WALLET.put, (WALLET_NAME, encode_wallet(write.state)))]
+
+
+def _wallet_confirmed(row: WalletTxConfirmed, now: int) -> list[Statement]:
+    columns = (bytes(row.txid), int(row.height), int(row.received), int(row.spent), now)
+    return [(tables.WALLET_TRANSACTIONS.put, columns)]
+
+
+def _wallet_unconfirmed(row: WalletTxUnconfirmed, now: int) -> list[Statement]:
+    return [(tables.WALLET_TRANSACTIONS.delete, (bytes(row.txid),))]
+
+
+def _remember(write: RememberOnion, now: int) -> list[Statement]:
+    return [(REMEMBER_ONION, (bytes(write.secret), bytes(write.channel_id), write.htlc_id, int(write.cltv_expiry)))]
+
+
+def _forget_onions(write: ForgetOnions, now: int) -> list[Statement]:
+    return [(FORGET_ONIONS, (int(write.height),))]
+
+
+def _peer(write: PutPeer, now: int) -> list[Statement]:
+    return [(tables.PEERS.put, (bytes(write.node_id), _json(write.addresses), write.last_seen, None))]
+
+
+def _forget_peer(write: ForgetPeer, now: int) -> list[Statement]:
+    return [(tables.PEERS.delete, (bytes(write.node_id),))]
+
+
+def _gossip(write: PutGossip, now: int) -> list[Statement]:
+    return [(tables.GOSSIP.put, (write.kind, bytes(write.key), bytes(write.message)))]
+
+
+def _drop_gossip(write: DropGossip, now: int) -> list[Statement]:
+    return [(tables.GOSSIP.delete, (write.kind, bytes(write.key)))]
+
+
+def _key_value(write: PutKeyValue, now: int) -> list[Statement]:
+    return [(tables.KEY_VALUES.put, (write.key, bytes(write.value)))]
+
+
+def _record(write: PutRecord, now: int) -> list[Statement]:
+    return [(write.table.put, tuple([_exact(value) for value in write.values]))]
+
+
+def _delete(write: DeleteRecord, now: int) -> list[Statement]:
+    return [(write.table.delete, tuple([_exact(value) for value in write.key]))]
+
+
+def _exact(value: SqlValue) -> SqlValue:
+    """Ids and units as what they are made of: SQLite takes neither."""
+    if isinstance(value, bytes):
+        return bytes(value)
+    return int(value) if isinstance(value, int) else value
+
+
+_STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
+    PutChannel: _channel,
+    PreimageLearned: _preimage,
+    HtlcFailed: _failed,
+    Consumed: _consumed,
+    PublicEvent: _event,
+    PutInvoice: _invoice,
+    PutPayment: _payment,
+    PutForward: _forward,
+    PutWallet: _wallet,
+    WalletTxConfirmed: _wallet_confirmed,
+    WalletTxUnconfirmed: _wallet_unconfirmed,
+    RememberOnion: _remember,
+    ForgetOnions: _forget_onions,
+    PutPeer: _peer,
+    ForgetPeer: _forget_peer,
+    PutGossip: _gossip,
+    DropGossip: _drop_gossip,
+    PutKeyValue: _key_value,
+    PutRecord: _record,
+    DeleteRecord: _delete,
+}
+
+
+def statements_of(write: AnyWrite, now: int) -> list[Statement]:
+    """The statements of one write; ``now`` in unix seconds dates the event feed. Raises NoStatement or NoLayout."""
+    translate = _STATEMENTS.get(write.__class__)
+    if translate is None:
+        raise NoStatement(f"the journal does not know how to write a {type(write).__name__}")
+    return translate(write, now)
+
+
+__all__ = ["AnyWrite", "NoLayout", "NoStatement", "Write", "statements_of"]
