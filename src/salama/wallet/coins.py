@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from salama.base.ids import OutPoint, Txid
 from salama.base.units import BlockHeight, Sat
-from salama.bitcoin.tx import COINBASE_OUTPOINT, Tx, TxOut
+from salama.bitcoin.tx import Tx, TxOut
 from salama.wallet.keys import BRANCHES, EXTERNAL, Accounts, KeyPath, Kind, script_for
 
 GAP_LIMIT: Final = 20
@@ -51,7 +51,7 @@ class WalletTx:
 
     txid: Txid
     spends: tuple[OutPoint, ...]
-    """Every input, ours or not: by them a conflict is known."""
+    """Every input, ours or not: a conflict is known by them. Empty for a coinbase, as all of those name the same one."""
     coins: tuple[Coin, ...]
     """The outputs that pay us, with ``height``."""
     height: BlockHeight | None
@@ -64,7 +64,7 @@ class WalletTx:
 
     @property
     def is_coinbase(self) -> bool:
-        return self.spends == (COINBASE_OUTPOINT,)
+        return not self.spends
 
     def at(self, height: BlockHeight | None) -> WalletTx:
         """The same transaction confirmed at another height, or not at all."""

@@ -114,11 +114,11 @@ def step(state: WalletState, event: Event, env: ev.WalletEnv) -> Transition[Wall
 
 def _view(tx: Tx, height: BlockHeight | None, state: WalletState | _Draft) -> WalletTx | None:
     """What ``tx`` means to us, or None if nothing."""
-    spends = tuple([one.outpoint for one in tx.inputs])
+    spends = () if tx.is_coinbase else tuple([one.outpoint for one in tx.inputs])
     coins, spenders, scripts = state.coins, state.spenders, state.scripts
     if not any(o in coins or o in spenders for o in spends) and not any(out.script in scripts for out in tx.outputs):
         return None
-    whole = tx if all(o in coins for o in spends) else None
+    whole = tx if spends and all(o in coins for o in spends) else None
     return WalletTx(tx.txid, spends, coins_of(tx, height, scripts), height, whole)
 
 
