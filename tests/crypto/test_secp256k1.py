@@ -153,6 +153,9 @@ def test_signatures(secret: bytes, digest: bytes) -> None:
     if any(digest):
         # For a digest of zero a signature holds for both points with this x.
         assert not secp256k1.verify(secp256k1.negate_point(point), digest, signature)
+    assert not secp256k1.verify(point, digest, signature + b"\x00")
+    assert not secp256k1.verify(point + b"\x00", digest, signature)
+    assert not secp256k1.verify(point, digest + b"\x00", signature)
     assert secp256k1.from_der(secp256k1.to_der(signature)) == signature
     assert secp256k1.from_der(secp256k1.to_der(high)) == high
 

@@ -150,6 +150,12 @@ def test_base58_round_trip(payload: bytes) -> None:
     assert base58.parse(base58.render(payload)) == payload
 
 
+def test_base58_of_too_many_characters() -> None:
+    assert base58.parse(base58.render(bytes(base58.MAX_TEXT - 6))) == bytes(base58.MAX_TEXT - 6)
+    with pytest.raises(base58.InvalidBase58):
+        base58.parse(base58.render(bytes(base58.MAX_TEXT)))
+
+
 @given(st.text(max_size=60))
 def test_base58_garbage(text: str) -> None:
     try:

@@ -184,8 +184,9 @@ def test_whoever_alters_is_one_of_the_pair_to_blame(data: st.DataObject) -> None
             if what != "block":
                 packet = bytes((packet[0] ^ 1,)) + packet[1:]
             if what != "packet":
-                # The hold time in front is covered by every HMAC.
-                block = bytes((block[0] ^ 1,)) + block[1:]
+                # Every hold time from here to the end of the route is covered.
+                at = data.draw(st.integers(0, 4 * (length - culprit) - 1))
+                block = block[:at] + bytes((block[at] ^ 1,)) + block[at + 1 :]
     holds = read_attribution(SECRETS[:length], block, packet)
     assert holds == (7,) * culprit
     if what != "block":
@@ -214,6 +215,7 @@ def test_blocks_of_any_size_and_content(block: bytes, length: int, packet: bytes
         assert made == add_attribution(SECRETS[0], None, packet, hold)
     seen = read_attribution(SECRETS[:1], made, wrap_failure(SECRETS[0], packet))
     assert seen == (min(max(hold, 0), 2**32 - 1),)
+    assert read_attribution(SECRETS[:1], made + b"\x00", wrap_failure(SECRETS[0], packet)) == ()
 
 
 def test_routes_longer_than_the_block_are_read_as_far_as_it_goes() -> None:

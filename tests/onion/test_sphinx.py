@@ -264,13 +264,20 @@ def test_the_largest_length_that_fits() -> None:
     assert peeled.next_packet is None
 
 
-@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize("size", range(1, 40))
 def test_a_prefix_cut_off_by_the_end_of_a_tiny_packet(size: int) -> None:
     secret = secp256k1.ecdh(KEYS[0], secp256k1.public_key(SESSION_KEY))
     for prefix in BAD_LENGTHS:
         with pytest.raises(OnionRefused) as caught:
             peel_with_key(crafted(prefix, secret, size), KEYS[0])
         assert caught.value.code == INVALID_ONION_PAYLOAD
+
+
+def test_an_authentic_packet_without_payloads() -> None:
+    secret = secp256k1.ecdh(KEYS[0], secp256k1.public_key(SESSION_KEY))
+    with pytest.raises(OnionRefused) as caught:
+        peel_with_key(crafted(b"", secret, 0), KEYS[0])
+    assert caught.value.code == INVALID_ONION_HMAC
 
 
 def test_codes_and_the_hash_of_the_packet() -> None:

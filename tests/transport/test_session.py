@@ -216,6 +216,14 @@ def test_floods_of_pings_end_it_but_padding_does_not() -> None:
     is_ended(talk, effects, "too many pings")
 
 
+def test_patience_with_pings_does_not_pile_up() -> None:
+    talk = ready()
+    talk.now += 100_000
+    effects = talk.hears(*[Ping(num_pong_bytes=0, ignored=b"")] * (int(PONGS_AT_ONCE) + 1))
+    is_ended(talk, effects, "too many pings")
+    assert len(effects) == PONGS_AT_ONCE + 2
+
+
 def test_one_ping_a_second_is_welcome_forever() -> None:
     talk = ready()
     for _ in range(1000):

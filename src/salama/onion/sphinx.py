@@ -200,11 +200,14 @@ def peel_with_secret(packet: bytes, shared_secret: bytes, associated_data: bytes
 
 
 def _decode_length(data: bytes) -> tuple[int, int]:
-    """Size of the bigsize at the front of ``data`` and its value, which is 0 when it is not minimal or cut short."""
+    """Size of the bigsize at the front of ``data`` and its value, which is 0 when it is not minimal.
+
+    One that is cut short needs no care: then there is no room for a payload either.
+    """
     first = data[0]
     if first < 0xFD:
         return 1, first
     width = 2 << (first - 0xFD)
     length = int.from_bytes(data[1 : 1 + width], "big")
     smallest = 0xFD if width == 2 else 1 << 4 * width
-    return 1 + width, length if len(data) > width and length >= smallest else 0
+    return 1 + width, length if length >= smallest else 0
