@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-S = TypeVar("S")
+S = TypeVar("S", covariant=True)
 
 
 class Event:
