@@ -222,6 +222,8 @@ class HtlcCommitted(Effect):
     cltv_expiry: CltvExpiry
     onion: bytes = field(repr=False)
     path_key: bytes | None = None
+    must_fail: bool = False
+    """It takes the channel's dust over our limit: fail it, and reveal no preimage for it (B2.50)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from salama.base.ids import NodeId
+from salama.base.ids import BlockHash, NodeId
 from salama.base.units import Msat, Sat
 from salama.channel.keys import Basepoints
 from salama.wire.features import Features
@@ -41,7 +41,7 @@ class ChannelParams:
 
     our_node_id: NodeId
     their_node_id: NodeId
-    chain_hash: bytes
+    chain_hash: BlockHash
     is_opener: bool
     """We opened the channel, hence we pay the commitment fee and the anchors."""
     announce: bool
@@ -50,6 +50,8 @@ class ChannelParams:
     """Names our keys of this channel to the signer."""
     minimum_depth: int
     """Confirmations before we send ``channel_ready``."""
+    closing_script: bytes
+    """Where our money goes if the peer closes and the user has not said otherwise."""
     ours: PartyParams
     theirs: PartyParams
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from salama.base.ids import ChannelId, HtlcRef, NodeId, OutPoint, PaymentHash, Preimage, ShortChannelId, Side
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat, Sat
@@ -40,9 +39,8 @@ from salama.channel.params import ChannelParams
 from salama.channel.spec import CommitmentSpec, SpecHtlc
 from salama.crypto.shachain import ShachainStore
 from salama.wire.features import Features
-
-if TYPE_CHECKING:
-    from salama.wire.opening import AcceptChannel, OpenChannel
+from salama.wire.gossip import AnnouncementSignatures
+from salama.wire.opening import AcceptChannel, OpenChannel
 
 
 class Phase(Enum):
@@ -392,9 +390,12 @@ class Link:
     """Of the next remote commitment, the next local one, and a local one with all of ours; None: to be counted
     again."""
     is_ready_sent: bool = False
-    """``channel_ready`` was sent on this connection; so for the next two."""
+    """``channel_ready`` was sent, or need not be sent, on this connection; so for the next two."""
     is_shutdown_sent: bool = False
     is_announcement_sent: bool = False
+    is_shutdown_received: bool = False
+    early_announcement: AnnouncementSignatures | None = None
+    """Came before the funding was deep enough for us to judge it."""
     closing: ClosingFees | None = None
 
 
@@ -452,6 +453,7 @@ class Opening:
     their_features: Features
     our_keys: OurKeys
     our_alias: ShortChannelId
+    closing_script: bytes
     minimum_depth: int
     """Confirmations that we wait for."""
     open: OpenChannel

@@ -1,17 +1,111 @@
-"""The only entrance to a channel: events in, transitions out (BOLT 2)."""
+"""The only entrance to a channel: events in, transitions out (BOLT 2).
+
+    step      one event, by the table of ``dispatch`` or by the rules below where the table has nothing
+    turn      a batch of events, then what is due: one of each of ``DUE``, in that order
+    resume    what start-up asks of the shell for a channel found on disk
+
+The shell has the owed signatures answered (``signing.complete``), writes record and rows, and only then does the
+effects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from salama.base.machine import Event, Transition
+from salama.base.ids import Side
+from salama.base.machine import CommandRefused, Effect, Event, PeerViolation, Row, Transition
+from salama.channel import closing, confirming, failing, normal, opening, reestablish
+from salama.channel.dispatch import TABLE
 from salama.channel.env import ChannelEnv
-from salama.channel.state import AnyChannel, Channel, ChannelRecord
+from salama.channel.events import (
+    AddHtlc,
+    AddRefused,
+    Broadcast,
+    CloseChannel,
+    CommandAnswered,
+    FeeratesChanged,
+    ForceClose,
+    ForgetChannel,
+    FundingMade,
+    FundingRefused,
+    MessageReceived,
+    ReleaseFunding,
+)
+from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
+from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
+from salama.wire.gossip import AnnouncementSignatures
+from salama.wire.opening import ChannelReady
+
+__all__ = [
+    "InboundOpen",
+    "OpenRequest",
+    "UnexpectedMessage",
+    "accept_inbound",
+    "open_channel",
+    "resume",
+    "step",
+    "turn",
+]
+
+
+class UnexpectedMessage(PeerViolation):
+    """A message that has no place where the channel stands."""
+
+
+Due = Callable[[Channel, ChannelEnv], Transition[Channel] | None]
+
+DUE: Final[tuple[Due, ...]] = (
+    confirming.ready_if_due,
+    normal.commit_if_due,
+    confirming.announce_if_due,
+    closing.shutdown_if_due,
+    closing.negotiation_if_due,
+)
+"""What the end of a turn may bring, in the order in which the messages must go out."""
+
+EARLY = (ChannelReady, AnnouncementSignatures)
+"""Sent by some peers before ``channel_reestablish``: harmless, and repeated when it matters."""
 
 
 def step(channel: AnyChannel, event: Event, env: ChannelEnv) -> Transition[AnyChannel]:
-    """One event. Raises PeerViolation (the peer broke a rule) or CommandRefused (a user's command cannot be done)."""
-    raise NotImplementedError
+    """One event. Raises PeerViolation (the peer broke a rule) or CommandRefused (a command cannot be done)."""
+    subject: object = event.message if isinstance(event, MessageReceived) else event
+    if isinstance(channel, Opening):
+        return opening.step_opening(channel, event, type(subject), subject, env)
+    handler = TABLE.get((channel.record.phase, channel.link_state, type(subject)))
+    if handler is not None:
+        return handler(channel, subject, env)
+    if subject is not event:
+        return _unregistered_message(channel, type(subject))
+    return _unregistered_event(channel, event)
+
+
+def _unregistered_message(channel: Channel, kind: type) -> Transition[AnyChannel]:
+    if channel.link is None or channel.record.phase in (Phase.ON_CHAIN, Phase.CLOSED):
+        # Left over from a connection that is gone, or for a channel that only the chain can change.
+        return Transition(channel)
+    if channel.link.state is LinkState.SYNCING:
+        if issubclass(kind, EARLY) or channel.record.stale:
+            return Transition(channel)
+        raise UnexpectedMessage(f"{kind.__name__} before channel_reestablish")
+    raise UnexpectedMessage(f"{kind.__name__} while the channel is {channel.record.phase.value}")
+
+
+def _unregistered_event(channel: Channel, event: Event) -> Transition[AnyChannel]:
+    phase = channel.record.phase
+    if isinstance(event, AddHtlc):
+        code = "closing" if phase not in (Phase.AWAITING_FUNDING, Phase.NORMAL) else "not_ready"
+        return Transition(channel, (AddRefused(event.origin, code, f"the channel is {phase.value} or not connected"),))
+    if isinstance(event, FeeratesChanged | FundingRefused):
+        return Transition(channel)
+    if isinstance(event, FundingMade):
+        return Transition(channel, (ReleaseFunding(),))
+    if isinstance(event, CloseChannel | ForceClose):
+        raise CommandRefused("closing_already", f"the channel is {phase.value}")
+    if isinstance(event, ForgetChannel):
+        raise CommandRefused("funding_signed", "the peer may hold a signature for this channel", "close it instead")
+    raise TypeError(f"a channel does not know {type(event).__name__}")
 
 
 def turn(channel: AnyChannel, events: Sequence[Event], env: ChannelEnv) -> Transition[AnyChannel]:
@@ -20,9 +114,60 @@ def turn(channel: AnyChannel, events: Sequence[Event], env: ChannelEnv) -> Trans
     Never raises for what a peer sent: a violation becomes its reaction as effects, and the state before that event is
     kept. A refused command becomes ``CommandAnswered``, a refused HTLC ``AddRefused``.
     """
-    raise NotImplementedError
+    effects: list[Effect] = []
+    rows: list[Row] = []
+    for event in events:
+        try:
+            done = step(channel, event, env)
+        except PeerViolation as violation:
+            done = (
+                opening.react_opening(channel, violation)
+                if isinstance(channel, Opening)
+                else failing.react(channel, violation)
+            )
+        except CommandRefused as refusal:
+            done = Transition(channel, (CommandAnswered(refusal.code, refusal.reason),))
+        channel = done.state
+        effects += done.effects
+        rows += done.rows
+    if isinstance(channel, Channel):
+        for due in DUE:
+            try:
+                more = due(channel, env)
+            except PeerViolation as violation:
+                more = failing.react(channel, violation)
+            if more is not None:
+                channel = more.state
+                effects += more.effects
+                rows += more.rows
+    return Transition(channel, tuple(effects), tuple(rows))
 
 
 def resume(record: ChannelRecord, env: ChannelEnv) -> Transition[Channel]:
-    """A channel as start-up finds it: what to watch, what to publish again, which HTLCs still wait for a decision."""
-    raise NotImplementedError
+    """A channel as start-up finds it: what to watch, what to publish again, which HTLCs still wait for a decision.
+
+    Handoffs and rows are in the database already; nothing is said to a peer.
+    """
+    if record.phase is Phase.CLOSED:
+        return Transition(Channel(record))
+    effects: list[Effect] = [opening.watch(record)]
+    funding = record.funding
+    if funding.tx is not None and funding.confirmation is None:
+        effects.append(Broadcast(funding.tx, "funding"))
+    if record.spend is None:
+        if record.phase is Phase.ON_CHAIN and not record.stale:
+            effects.append(failing.owed_local_commitment(record, record.error))
+        elif record.mutual_close is not None:
+            effects.append(closing.owed_mutual_close(record))
+    if record.their_announcement is not None and confirming.may_announce(record, env):
+        effects.append(confirming.owed_announcement(record, send=False))
+    effects += [
+        normal.committed_effect(record, htlc, env)
+        for htlc in record.htlcs.values()
+        if htlc.side is Side.INCOMING and htlc.removal is None and record.is_added_irrevocably(htlc)
+    ]
+    return Transition(Channel(record), tuple(effects))
+
+
+_REGISTERED = (reestablish,)
+"""Imported for what it registers."""
