@@ -8,8 +8,6 @@ every message again byte for byte. What it refuses it refuses with False or an `
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 import numpy as np
@@ -28,6 +26,7 @@ from salama.gossip.tables import (
     UPDATE_SIZE,
     Table,
 )
+from salama.gossip.views import ChannelInfo, Policy, UpdateResult
 from salama.wire.features import FEATURES
 from salama.wire.gossip import ChannelAnnouncement, ChannelUpdate, NodeAnnouncement
 
@@ -38,45 +37,6 @@ _AFTER_TIMESTAMP: Final = 68
 """Where an update's record goes on behind its timestamp."""
 _UPDATE_MESSAGE: Final = 138
 """Bytes of a channel_update without further fields."""
-
-
-class UpdateResult(Enum):
-    """What became of a ``channel_update``."""
-
-    APPLIED = "applied"
-    UNKNOWN_CHANNEL = "no such channel"
-    STALE = "not newer than the one we have"
-    CONFLICT = "another update with the same timestamp"
-    SPENT = "the channel is closing and the update does not disable it"
-    INVALID = "a timestamp of zero"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """One direction of a channel as its sender announced it."""
-
-    timestamp: int
-    disabled: bool
-    cltv_expiry_delta: int
-    htlc_minimum_msat: Msat
-    htlc_maximum_msat: Msat
-    fee_base_msat: int
-    fee_proportional_millionths: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelInfo:
-    """An announced channel, for people and for tests; searching uses the ``Snapshot``."""
-
-    short_channel_id: ShortChannelId
-    node_1: NodeId
-    node_2: NodeId
-    capacity: Sat
-    txid: Txid | None
-    policies: tuple[Policy | None, Policy | None]
-    """By ``node_1`` and by ``node_2``."""
-    spent_height: int | None
-    """Height of the block that spent the funding output; the channel is forgotten 72 blocks later."""
 
 
 class Graph:
@@ -395,6 +355,10 @@ class Graph:
         """Channels whose funding output was spent at ``height`` or later."""
         return [ShortChannelId(scid) for scid, spent in self._spent.items() if spent >= height]
 
+    def mined_since(self, height: int) -> list[ShortChannelId]:
+        """Channels whose funding transaction was mined at ``height`` or later."""
+        return [ShortChannelId(scid) for scid in self._place if scid >> 40 >= height]
+
     def spent_by(self, outpoints: Collection[OutPoint]) -> list[ShortChannelId]:
         """Which channels' funding outputs are among ``outpoints`` (those that a block spends)."""
         if not outpoints or not self._place:
@@ -411,20 +375,17 @@ class Graph:
                 found.append(scid)
         return found
 
-    def forget_spent(self, height: int, delay: int) -> list[ShortChannelId]:
-        """Remove what was spent ``delay`` blocks before ``height`` or earlier; what was removed."""
-        gone = [ShortChannelId(scid) for scid, spent in self._spent.items() if spent + delay <= height]
-        for scid in gone:
-            self.remove_channel(scid)
-        return gone
+    def forgettable(self, height: int, delay: int) -> list[ShortChannelId]:
+        """Channels that were spent ``delay`` blocks before ``height`` or earlier."""
+        return [ShortChannelId(scid) for scid, spent in self._spent.items() if spent + delay <= height]
 
-    def prune(
+    def stale(
         self, now: float, stale_after: int, *, silent_below: int = 0, keep: Iterable[bytes] = ()
     ) -> list[ShortChannelId]:
-        """Remove channels whose older direction was last heard of ``stale_after`` seconds before ``now`` (B7.06).
+        """Channels whose older direction was last heard of ``stale_after`` seconds before ``now`` (B7.06).
 
-        A channel without any update is removed if it was mined below the height ``silent_below``. Channels of the nodes
-        in ``keep`` stay. Returns what was removed.
+        A channel without any update is stale if it was mined below the height ``silent_below``. Channels of the nodes
+        in ``keep`` never are.
         """
         used = self._channels.used
         records = self._channels.records[:used]
@@ -438,10 +399,20 @@ class Graph:
             index = self._node.get(node_id)
             if index is not None:
                 stale &= (records["node_1"] != index) & (records["node_2"] != index)
-        gone = [ShortChannelId(int(scid)) for scid in records["scid"][stale]]
+        return [ShortChannelId(int(scid)) for scid in records["scid"][stale]]
+
+    def prune(
+        self, now: float, stale_after: int, *, silent_below: int = 0, keep: Iterable[bytes] = ()
+    ) -> list[ShortChannelId]:
+        """Remove what is ``stale``; what was removed."""
+        gone = self.stale(now, stale_after, silent_below=silent_below, keep=keep)
         for scid in gone:
             self.remove_channel(scid)
         return gone
+
+    def latest_timestamp(self) -> int:
+        """The newest timestamp of any update, 0 of an empty graph."""
+        return int(self._updates.records["timestamp"].max(initial=0))
 
     # --- searching and serving --------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class Limits:
     # --- waiting for the chain or for each other
     lookups: int = 20_000
     """Announcements whose funding output is being looked up, of all peers."""
-    lookups_per_peer: int = 4_000
+    lookups_per_peer: int = 5_000
     orphan_updates: int = 2_000
     """Updates kept for channels not announced yet; the least recent goes."""
     orphan_nodes: int = 500
@@ -55,9 +55,9 @@ class Limits:
     send_burst: int = 5_000_000
     streams: int = 8
     """Peers served with a backlog at the same time."""
-    query_burst: int = 8
+    query_burst: int = 20
     """Queries of a peer that are answered at once."""
-    query_interval: float = 5.0
+    query_interval: float = 0.5
     """Seconds after which one more is answered."""
     reply_ids: int = 8_000
     """Channels in one ``reply_channel_range`` without further columns; a third of it with both."""
@@ -65,7 +65,7 @@ class Limits:
     """Channels noted from a peer's range replies and not asked for yet."""
     range_replies: int = 2_000
     """Messages that one ``query_channel_range`` may be answered with."""
-    ask_ids: int = 1_000
+    ask_ids: int = 2_000
     """Channels asked for in one ``query_short_channel_ids``."""
     query_timeout: int = 120
     """Seconds without progress after which a peer is no longer asked."""
