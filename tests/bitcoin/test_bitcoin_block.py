@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from salama.base.ids import BlockHash, Txid
 from salama.bitcoin.block import Block, BlockHeader, MalformedBlock, block_hash, merkle_root
 from salama.bitcoin.networks import REGTEST
+from salama.bitcoin.tx import Tx
 
 CASE = json.loads((Path(__file__).parents[1] / "vectors" / "bolt03-funding.json").read_text())["cases"][0]["given"]
 GENESIS = bytes.fromhex(CASE["genesis_block"])
@@ -74,9 +75,12 @@ def test_doubled_transactions_do_not_pass_for_the_block_they_imitate():
     assert merkle_root(ids) != merkle_root(ids[:2])
     assert merkle_root(ids[:1]) == ids[0]
     assert merkle_root([]) == bytes(32)
-    block = Block.decode(BLOCK_1)
-    twice = Block(block.header, block.txs * 2)
-    assert not twice.has_right_merkle_root()
+    base = Block.decode(BLOCK_1).txs[0]
+    three = tuple(Tx(base.version, base.inputs, base.outputs, n) for n in range(3))
+    header = BlockHeader(1, BlockHash(bytes(32)), merkle_root([tx.txid for tx in three]), 0, 0x207FFFFF, 0)
+    assert Block(header, three).has_right_merkle_root()
+    assert not Block(header, (*three, three[2])).has_right_merkle_root()
+    assert not Block(header, three[:2]).has_right_merkle_root()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,14 @@ from salama.bitcoin.tx import Tx, TxOut
 from salama.crypto.seeds import ExtendedKey, seed_of_words
 from salama.wallet.funding import fund, fund_all
 from salama.wallet.keys import Accounts, KeyPath, account_path, full_path
-from salama.wallet.selection import INPUT_WEIGHT, LONG_TERM_FEERATE, MAX_INPUTS, fee_for, output_weight
+from salama.wallet.selection import (
+    INPUT_WEIGHT,
+    LONG_TERM_FEERATE,
+    MAX_INPUTS,
+    _branch_and_bound,
+    fee_for,
+    output_weight,
+)
 from salama.wallet.signing import inputs_to_sign, sign, sign_inputs
 
 CHANGE = ours("tr", 1)
@@ -145,11 +152,36 @@ def test_change_that_would_be_dust_goes_to_the_fee():
     assert int(funded.tx.outputs[funded.change_index].value) == 600
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.integers(1, 200), st.integers(0, 4), st.integers(1, 5))
+@settings(max_examples=200)
+def test_a_sum_without_change_is_found_whenever_there_is_one(values, need, slack, scale):
+    values = sorted((value * scale for value in values), reverse=True)
+    sums = {0}
+    for value in values:
+        sums |= {total + value for total in sums}
+    best = min((total for total in sums if need <= total <= need + slack), default=None)
+    found = _branch_and_bound(values, need, slack)
+    if best is None:
+        assert found is None
+    else:
+        assert found is not None and len(set(found)) == len(found)
+        assert sum(values[index] for index in found) == best
+
+
+def test_many_equal_coins_do_not_exhaust_the_search():
+    """Leaving out one of forty equal coins or another is the same choice."""
+    values = [1000] * 40 + [993, 992, 991, 990]
+    found = _branch_and_bound(values, 16_000 + 3_966, 0)
+    assert found is not None and sum(values[index] for index in found) == 19_966
+
+
 def test_refusals_tell_the_numbers():
     with pytest.raises(CommandRefused) as refused:
         fund([TxOut(Sat(50_000), STRANGER)], [coin(40_000)], RATE, CHANGE, entropy=ENTROPY)
     assert refused.value.code == "insufficient_funds"
     assert "40000 satoshis in 1 coins" in refused.value.reason and "50000" in refused.value.reason
+    least = fund([TxOut(dust_limit(STRANGER), STRANGER)], [coin(40_000)], RATE, CHANGE, entropy=ENTROPY)
+    assert least.tx.outputs[least.index_of(0)].value == 294
     for outputs, code in (
         ([TxOut(Sat(293), STRANGER)], "dust_output"),
         ([], "too_many_outputs"),

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from salama.base.ids import OutPoint, Txid
 from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.tx import Tx, TxOut
-from salama.wallet.keys import BRANCHES, EXTERNAL, Accounts, KeyPath, Kind, script_for
+from salama.wallet.keys import BRANCHES, Accounts, KeyPath, Kind, script_for
 
 GAP_LIMIT: Final = 20
 """Scripts watched beyond the last one issued or used (BIP 44)."""
@@ -51,7 +51,7 @@ class WalletTx:
 
     txid: Txid
     spends: tuple[OutPoint, ...]
-    """Every input, ours or not: a conflict is known by them. Empty for a coinbase, as all of those name the same one."""
+    """Every input, ours or not: they tell a conflict. Empty for a coinbase, since all of those name the same one."""
     coins: tuple[Coin, ...]
     """The outputs that pay us, with ``height``."""
     height: BlockHeight | None
@@ -167,7 +167,7 @@ class WalletState:
         """Unconfirmed transactions made of nothing but our own confirmed coins, through any number of our own steps."""
         safe: set[Txid] = set()
         for one in self.unconfirmed():
-            if one.ours and all(
+            if all(
                 o.txid in safe or ((coin := self.coins.get(o)) is not None and coin.height is not None)
                 for o in one.spends
             ):
@@ -217,11 +217,3 @@ def watched_scripts(
             parent = accounts.branch(kind, chain)
             for index in range(start, end):
                 yield script_for(kind, parent.child(index).point), KeyPath(kind, chain, index)
-
-
-def issued_keys(state: WalletState) -> Iterator[KeyPath]:
-    """External keys handed out or paid to so far, for lists of addresses."""
-    for (kind, chain), branch in state.branches.items():
-        if chain == EXTERNAL:
-            for index in range(branch.next_index):
-                yield KeyPath(kind, chain, index)

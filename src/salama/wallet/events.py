@@ -17,7 +17,7 @@ class WalletEnv:
     """What one turn may know of the world: the height of the tip, and 32 fresh bytes for what must be unpredictable."""
 
     height: BlockHeight
-    entropy: bytes = field(default=bytes(32), repr=False)
+    entropy: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

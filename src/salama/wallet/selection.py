@@ -12,7 +12,7 @@ from typing import Final
 
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Sat
-from salama.bitcoin.script import dust_limit, is_p2tr, is_p2wpkh
+from salama.bitcoin.script import dust_limit, is_p2tr
 from salama.bitcoin.tx import compact_size
 from salama.wallet.coins import Coin
 from salama.wallet.keys import Kind
@@ -156,8 +156,3 @@ def _accumulate(values: Sequence[int], need: int, comfortable: int) -> list[int]
         if enough is None and total >= need:
             enough = index
     return None if enough is None else list(range(enough + 1))
-
-
-def is_ours_to_spend(coin: Coin) -> bool:
-    """Whether the script is of the kind its key path claims; a mismatch would break the weight bounds."""
-    return is_p2tr(coin.script) if coin.key.kind == "tr" else is_p2wpkh(coin.script)

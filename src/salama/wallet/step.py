@@ -170,7 +170,7 @@ def _block_disconnected(state: WalletState, event: BlockDisconnected, env: ev.Wa
 
 def _tx_seen(state: WalletState, event: ev.TxSeen, env: ev.WalletEnv) -> Transition[WalletState]:
     one = _view(event.tx, None, state)
-    if one is None or one.txid in state.recent:
+    if one is None or one.is_coinbase or one.txid in state.recent:
         return Transition(state)
     rivals = {state.spenders[o] for o in one.spends if o in state.spenders}
     if any(state.recent[rival].height is not None for rival in rivals):
