@@ -205,7 +205,7 @@ def full_record() -> ChannelRecord:
         htlc(3, removal=Failure(b"\x22" * 292), last_remote=4),
         htlc(4, Side.INCOMING, removal=MalformedFailure(b"\x23" * 32, 0xC005), path_key=point(50)),
         htlc(5, Side.INCOMING, first_local=6, first_remote=None),
-        htlc(6, Side.INCOMING, last_remote=4, removal=Failure(b"\x24" * 32_768)),
+        htlc(6, Side.INCOMING, last_remote=4, removal=Failure(b"\x24" * 2_000)),
     )
     close = MutualClose(sample_tx(2), b"\x0d" * 64)
     return record(

@@ -185,6 +185,8 @@ _SIDES: Final = {INCOMING: Side.INCOMING, OUTGOING: Side.OUTGOING}
 def decode_terms(row: HtlcRow) -> SpecHtlc:
     """Terms of any row, also of one whose HTLC is long gone. Raises CorruptRecord."""
     try:
+        if type(row.id) is not int:
+            raise TypeError("an id that is no number")
         return SpecHtlc(
             _SIDES[row.side], row.id, Msat(row.amount_msat), PaymentHash(row.payment_hash), CltvExpiry(row.cltv_expiry)
         )

@@ -23,7 +23,7 @@ _FIRST: Final = (
         params BLOB NOT NULL, record BLOB NOT NULL
     ) STRICT""",
     # What a start loads, and nothing of the channels that are over.
-    "CREATE INDEX open_channels ON channels (channel_id) WHERE open = 1",
+    "CREATE INDEX open_channels ON channels (open) WHERE open = 1",
     # Rows stay after an HTLC is gone: a revoked commitment is rebuilt from first_remote and last_remote
     # (penalties). What only a living one needs is cleared then: payload (the onion) and state (what was decided
     # about it).
