@@ -152,10 +152,10 @@ def test_change_that_would_be_dust_goes_to_the_fee():
     assert int(funded.tx.outputs[funded.change_index].value) == 600
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.integers(1, 200), st.integers(0, 4), st.integers(1, 5))
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.integers(1, 200), st.integers(0, 15))
 @settings(max_examples=200)
-def test_a_sum_without_change_is_found_whenever_there_is_one(values, need, slack, scale):
-    values = sorted((value * scale for value in values), reverse=True)
+def test_a_sum_without_change_is_found_whenever_there_is_one(values, need, slack):
+    values = sorted(values, reverse=True)
     sums = {0}
     for value in values:
         sums |= {total + value for total in sums}

@@ -127,6 +127,10 @@ def test_one_coinbase_is_no_rival_of_another():
     assert play(state, undo(4), undo(3)).balance(BlockHeight(300)) == balance(confirmed=10_000_000_000)
 
 
+def test_a_coinbase_outside_a_block_is_nothing():
+    assert step(EMPTY, TxSeen(coinbase(ours(), 5)), env()).state is EMPTY
+
+
 def test_a_double_spend_in_a_block_wins_over_the_mempool():
     stolen = fresh_outpoint()
     first = payment(ours(), 50_000, spends=[stolen])
