@@ -35,21 +35,21 @@ class Unit(int):
             raise OutOfRange(cls.__name__, value)
         return int.__new__(cls, value)
 
-    def __add__(self, other: Self) -> Self:  # type: ignore[override]
+    def __add__(self, other: Self) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented
         return self.__class__(int(self) + int(other))
 
-    def __sub__(self, other: Self) -> Self:  # type: ignore[override]
+    def __sub__(self, other: Self) -> Self:
         if other.__class__ is not self.__class__:
             return NotImplemented
         return self.__class__(int(self) - int(other))
 
     # Without these, int's own reflected operations would let ``1 + Sat(1)`` or ``Msat(1) + Sat(1)`` through.
-    def __radd__(self, other: object) -> Self:  # type: ignore[override]
+    def __radd__(self, other: object) -> Self:
         return NotImplemented
 
-    def __rsub__(self, other: object) -> Self:  # type: ignore[override]
+    def __rsub__(self, other: object) -> Self:
         return NotImplemented
 
     def __repr__(self) -> str:

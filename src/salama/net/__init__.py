@@ -1,0 +1,1 @@
+"""Sockets: the shell round ``transport``."""

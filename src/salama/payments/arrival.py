@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from salama.base.ids import ShortChannelId
-from salama.codec.message import Malformed
 from salama.crypto.hashes import sha256
 from salama.onion.sphinx import OnionRefused, peel_with_secret
 from salama.payments.events import HtlcArrived
 from salama.payments.reasons import BADONION, make
+from salama.wire import Malformed
 from salama.wire.onion import PaymentPayload
 
 INVALID_ONION_KEY = 0xC006

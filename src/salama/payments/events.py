@@ -28,6 +28,8 @@ class HtlcArrived(Event):
     shared_secret: bytes | None = field(repr=False)
     path_key: bytes | None = None
     replay_of: HtlcRef | None = None
+    must_fail: bool = False
+    """Its channel asks for this: it would take the dust over our limit (B2.50)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,12 @@ def is_held(work: Turn, htlc: HtlcArrived) -> bool:
     return held is not None and htlc.ref in held.parts
 
 
+def is_claimed(work: Turn, htlc: HtlcArrived) -> bool:
+    """Whether the HTLC belongs to a set whose claim is durable."""
+    invoice = work.invoice(htlc.payment_hash)
+    return invoice is not None and htlc.ref in invoice.claiming
+
+
 def settle_if_claimed(work: Turn, htlc: HtlcArrived) -> bool:
     """Settle an HTLC of a set whose claim is durable; True if it was one."""
     invoice = work.invoice(htlc.payment_hash)
@@ -79,9 +85,7 @@ def _claim(work: Turn, invoice: Invoice, held: IncomingSet) -> None:
     """Write down that every part is claimed; only then, as effects, settle them."""
     work.sets.pop(invoice.payment_hash, None)
     refs = tuple(held.parts)
-    paid = replace(
-        invoice, status=InvoiceStatus.PAID, received=held.received, paid_at=work.env.now, claiming=refs
-    )
+    paid = replace(invoice, status=InvoiceStatus.PAID, received=held.received, paid_at=work.env.now, claiming=refs)
     work.rows.append(PutInvoice(paid))
     work.claimed[invoice.payment_hash] = paid
     work.rows.append(

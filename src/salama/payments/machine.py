@@ -16,6 +16,7 @@ from salama.payments import forwarding, incoming, outgoing
 from salama.payments.arrival import Refused, ToRelay, ToUs, Unreadable, read_htlc
 from salama.payments.events import HandoffArrived, HtlcArrived, OfferRefused, Pay, Ticked
 from salama.payments.origin import ForwardOrigin, decode_origin
+from salama.payments.reasons import make
 from salama.payments.resolving import fail, fail_malformed, fail_unknown_details
 from salama.payments.state import Outgoing, PaymentsState, Turn
 from salama.payments.views import PaymentsEnv
@@ -47,6 +48,8 @@ def _htlc_arrived(work: Turn, htlc: HtlcArrived) -> None:
             fail_malformed(work, htlc.ref, code, digest)
         case Refused(message):
             fail(work, htlc, message)
+        case ToUs() | ToRelay() if htlc.must_fail and not incoming.is_claimed(work, htlc):
+            fail(work, htlc, make(forwarding.TEMPORARY_CHANNEL_FAILURE, forwarding.NO_UPDATE))
         case ToUs(payload):
             # A restart repeats HTLCs that were claimed already: those are settled before any replay check.
             if incoming.settle_if_claimed(work, htlc):

@@ -91,9 +91,7 @@ def _find(work: Turn, outgoing: Outgoing, payment: Payment, amount: int) -> Rout
 
 def _offer(work: Turn, payment: Payment, route: Route) -> Payment:
     """Put a part on record and its HTLC behind that record."""
-    hops = tuple(
-        RouteHop(h.node_id, h.short_channel_id, h.amount, CltvExpiry(int(h.cltv_expiry))) for h in route.hops
-    )
+    hops = tuple(RouteHop(h.node_id, h.short_channel_id, h.amount, CltvExpiry(int(h.cltv_expiry))) for h in route.hops)
     part = Part(
         number=payment.next_part,
         channel_id=work.env.by_scid[hops[0].short_channel_id],
@@ -252,9 +250,7 @@ def _with_part(payment: Payment, part: Part) -> Payment:
     return replace(payment, parts=tuple(part if p.number == part.number else p for p in payment.parts))
 
 
-def _learn(
-    work: Turn, outgoing: Outgoing, part: Part, failure: HtlcFailed
-) -> tuple[Outgoing, tuple[str, str], bool]:
+def _learn(work: Turn, outgoing: Outgoing, part: Part, failure: HtlcFailed) -> tuple[Outgoing, tuple[str, str], bool]:
     """What a failure tells: (what to avoid, code and sentence, whether trying again is useless)."""
     hops = part.hops
     if failure.malformed_code is not None:

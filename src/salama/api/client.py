@@ -1,0 +1,106 @@
+"""Talking to a node over its Unix socket: a blocking client for the terminal, an async one for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from salama.api.errors import from_json
+from salama.base.machine import CommandRefused
+
+SOCKET_NAME = "salama.sock"
+MAX_ANSWER = 64 << 20
+
+
+def _not_running(path: Path) -> CommandRefused:
+    return CommandRefused("not_running", f"No node answers at {path}.", "Start one with: salama run --network regtest")
+
+
+def call(path: Path, method: str, params: dict[str, Any], timeout: float | None = None) -> Any:
+    """Call ``method`` and wait for its result. Raises CommandRefused, also when no node is there."""
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+            connection.sendall(request)
+            with connection.makefile("rb") as lines:
+                line = lines.readline(MAX_ANSWER)
+    except TimeoutError:
+        raise CommandRefused("timeout", "The node did not answer in time.", "It goes on; ask again.") from None
+    except OSError:
+        raise _not_running(path) from None
+    return _result(line, path)
+
+
+def _result(line: bytes, path: Path) -> Any:
+    if not line.endswith(b"\n"):
+        raise CommandRefused(
+            "no_answer", f"The node at {path} closed the connection without an answer.", "Is it stopping?"
+        )
+    answer = json.loads(line)
+    if "error" in answer:
+        raise from_json(answer["error"])
+    return answer["result"]
+
+
+class RpcClient:
+    """An async client; calls may overlap."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def connect(self) -> None:
+        """Raises CommandRefused("not_running")."""
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(str(self._path), limit=MAX_ANSWER)
+        except OSError:
+            raise _not_running(self._path) from None
+        self._reader = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                answer = json.loads(line)
+                waiting = self._waiting.pop(answer.get("id"), None)
+                if waiting is None or waiting.done():
+                    continue
+                if "error" in answer:
+                    waiting.set_exception(from_json(answer["error"]))
+                else:
+                    waiting.set_result(answer["result"])
+        except OSError:
+            pass
+        finally:
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(
+                        CommandRefused("no_answer", "The node closed the connection.", "Is it stopping?")
+                    )
+            self._waiting.clear()
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Raises CommandRefused."""
+        if self._writer is None or self._reader is None or self._reader.done():
+            await self.connect()
+        assert self._writer is not None
+        number = next(self._ids)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        self._writer.write(json.dumps(request).encode() + b"\n")
+        return await waiting
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,99 @@
+"""`salama run`: a node and its server as a process, with logs, signals and one ready line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from salama.api.methods import Methods
+from salama.api.server import RpcServer
+from salama.base.machine import CommandRefused
+from salama.chain.backend import BackendError, BackendUnavailable
+from salama.node.config import Config, make_config
+from salama.node.node import Node
+from salama.storage.errors import StorageFault
+
+log = logging.getLogger("salama.daemon")
+
+LOG_BYTES = 10 << 20
+LOG_FILES = 5
+
+
+def run_node(options: dict[str, Any]) -> int:
+    """Run until stopped; the exit status. Expected failures are one sentence on standard error."""
+    network = options["network"]
+    directory = Path(options["directory"]) if options["directory"] else Path.home() / ".salama" / network
+    try:
+        config = make_config(
+            network=network,
+            directory=directory,
+            bitcoind=options["bitcoind"],
+            cookie=options["cookie"],
+            listen=options["listen"],
+            alias=options["alias"],
+            settings=options["settings"],
+        )
+        os.umask(0o077)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _log_to(config)
+        asyncio.run(_serve(config))
+    except CommandRefused as refused:
+        return _complain(refused.reason, refused.remedy)
+    except BackendUnavailable as error:
+        return _complain(
+            f"{str(error)[0].upper()}{str(error)[1:]}.",
+            f"Is there a bitcoind or `salama devnet` at {options['bitcoind']}?",
+        )
+    except (StorageFault, BackendError, OSError) as error:
+        return _complain(str(error), "")
+    return 0
+
+
+def _complain(reason: str, remedy: str) -> int:
+    print(f"salama: {reason}" + (f" {remedy}" if remedy else ""), file=sys.stderr)
+    return 1
+
+
+def _log_to(config: Config) -> None:
+    handler = RotatingFileHandler(config.directory / "salama.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    )
+    root = logging.getLogger("salama")
+    root.addHandler(handler)
+    root.setLevel(config.log_level.upper())
+    root.propagate = False
+
+
+async def _serve(config: Config) -> None:
+    node = Node(config)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, node.stop)
+    ready: asyncio.Future[None] = loop.create_future()
+    running = asyncio.create_task(node.run(ready))
+    await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        await running
+        return
+    server = RpcServer(config.socket, Methods(node).handlers())
+    await server.start()
+    try:
+        line = {
+            "ready": True,
+            "node_id": str(node.signer.node_id),
+            "listen": node.listening,
+            "socket": str(config.socket),
+            "network": config.network.name,
+        }
+        print(json.dumps(line), flush=True)
+        await running
+    finally:
+        await server.stop()

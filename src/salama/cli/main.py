@@ -1,0 +1,108 @@
+"""Entry point of the `salama` command. Everything heavy is imported only by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from salama import __version__
+from salama.api.schema import ALIASES, METHODS
+from salama.cli.methods import method_command
+from salama.cli.options import Refusal
+
+NETWORKS = ("regtest", "signet", "testnet4", "mainnet")
+
+
+class _Commands(click.Group):
+    """Accepts the names that other nodes use, and says ours once."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        command = super().get_command(ctx, name)
+        if command is None and name in ALIASES:
+            click.echo(f"(here this is called `{ALIASES[name]}`)", err=True)
+            command = super().get_command(ctx, ALIASES[name])
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="salama")
+def salama() -> None:
+    """Salama: a complete Lightning node.
+
+    `salama demo` shows a whole network on this machine; `salama run --network regtest` starts a node, and every other
+    command talks to it.
+    """
+
+
+for _method in METHODS.values():
+    if _method.name != "decode":  # works without a node: see below
+        salama.add_command(method_command(_method))
+
+
+@salama.command()
+@click.option("--network", type=click.Choice(NETWORKS), required=True, help="Which Bitcoin network.")
+@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK.")
+@click.option("--listen", default="127.0.0.1:9735", show_default=True, help="HOST:PORT for peers; `none` for none.")
+@click.option("--alias", default="", help="Name that the network sees.")
+@click.option(
+    "--bitcoind",
+    default="http://127.0.0.1:18443",
+    show_default=True,
+    help="JSON-RPC of bitcoind or of `salama devnet`.",
+)
+@click.option("--cookie", type=click.Path(), default="", help="bitcoind's cookie file.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting; `--set help` lists them."
+)
+def run(**options: Any) -> None:
+    """Start a node and run until it is told to stop."""
+    from salama.api.daemon import run_node
+
+    sys.exit(run_node(options))
+
+
+@salama.command()
+@click.option("--dir", "directory", type=click.Path(file_okay=False), required=True, help="Where the chain is kept.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=18443, show_default=True, help="For JSON-RPC; 0 picks a free one.")
+def devnet(directory: str, host: str, port: int) -> None:
+    """A private Bitcoin network with Bitcoin Core's consensus, mined on demand."""
+    from pathlib import Path
+
+    from salama.chain.devnet.main import run as run_devnet
+
+    sys.exit(run_devnet(Path(directory), host, port))
+
+
+@salama.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per item.")
+@click.argument("items", nargs=-1, metavar="[-|ITEM...]")
+def decode(items: tuple[str, ...], as_json: bool) -> None:
+    """Say what a thing is: a wire message in hex, an invoice, a transaction, a script, an address, features.
+
+    With `-`, one item a line comes in and one JSON object a line goes out.
+    """
+    from salama.cli.decode import run_decode
+
+    sys.exit(run_decode(items, as_json))
+
+
+@salama.command()
+@click.option("--keep", type=click.Path(file_okay=False), help="Keep everything in DIR to look at afterwards.")
+@click.option("--payments", default=1000, show_default=True, help="How many micro-payments go back and forth.")
+def demo(keep: str | None, payments: int) -> None:
+    """Four nodes on a private chain: channels, payments, a crash, closes, and the books to the satoshi."""
+    from salama.demo.main import run_demo
+
+    sys.exit(run_demo(keep, payments))
+
+
+def main() -> None:
+    """Run; an expected failure is a sentence and an exit status, never a traceback."""
+    try:
+        salama(prog_name="salama")
+    except Refusal as refusal:
+        refusal.show()
+        sys.exit(1)

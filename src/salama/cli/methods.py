@@ -1,0 +1,73 @@
+"""Makes a terminal command from each method of the schema, and shows what comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+
+from salama.api.schema import Method
+from salama.base.machine import CommandRefused
+from salama.cli.options import Refusal, default_network, socket_path, wants_json
+
+_CLICK_TYPES: dict[type, click.ParamType] = {
+    msgspec.inspect.IntType: click.INT,
+    msgspec.inspect.FloatType: click.FLOAT,
+    msgspec.inspect.BoolType: click.BOOL,
+    msgspec.inspect.StrType: click.STRING,
+}
+
+
+def method_command(method: Method) -> click.Command:
+    """The command of ``method``: its positional parameters as arguments, the others as options."""
+    info = msgspec.inspect.type_info(method.params)
+    assert isinstance(info, msgspec.inspect.StructType)
+    parameters: list[click.Parameter] = []
+    for field in info.fields:
+        kind, words = field.type, ""
+        if isinstance(kind, msgspec.inspect.Metadata):
+            words = (kind.extra_json_schema or {}).get("description", "")
+            kind = kind.type
+        click_type = _CLICK_TYPES[type(kind)]
+        if field.name in method.positional:
+            default = None if field.required else field.default
+            parameters.append(click.Argument([field.name], type=click_type, required=field.required, default=default))
+        elif isinstance(kind, msgspec.inspect.BoolType):
+            parameters.append(
+                click.Option(["--" + field.name.replace("_", "-")], is_flag=True, default=False, help=words)
+            )
+        else:
+            parameters.append(
+                click.Option(
+                    ["--" + field.name.replace("_", "-")],
+                    type=click_type,
+                    required=field.required,
+                    default=None if field.required else field.default,
+                    show_default=bool(field.default) if not field.required else False,
+                    help=words,
+                )
+            )
+    parameters += [
+        click.Option(["--dir", "directory_"], type=click.Path(file_okay=False), help="Data directory of the node."),
+        click.Option(["--network", "network_"], default=default_network, help="Network of the default data directory."),
+        click.Option(["--json", "json_"], is_flag=True, help="Print JSON also on a terminal."),
+    ]
+
+    def invoke(directory_: str | None, network_: str, json_: bool, **params: Any) -> None:
+        as_json = wants_json(json_)
+        from salama.api.client import call
+
+        try:
+            result = call(socket_path(directory_, network_), method.name, params)
+        except CommandRefused as refused:
+            raise Refusal(refused, as_json) from None
+        if as_json:
+            click.echo(json.dumps(result, indent=2))
+        else:
+            from salama.cli.show import show
+
+            show(method, result)
+
+    return click.Command(method.name, params=parameters, callback=invoke, help=method.summary)

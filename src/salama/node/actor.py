@@ -1,0 +1,126 @@
+"""The only loop: events in, one turn, one request to the signer, one commit, then the effects.
+
+    events = everything waiting in the inbox
+    done   = turn(state, events)
+    if done.owed: done = complete(done, await answers)
+    await journal.commit(writes(state, done))
+    state  = done.state
+    perform(each effect)
+
+No effect is performed before the commit has returned; if the commit fails the node stops and nothing was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from salama.base.machine import Effect, Event, Transition
+from salama.storage.errors import StorageFault
+from salama.storage.journal import Journal
+from salama.storage.writes import AnyWrite
+
+log = logging.getLogger("salama.actor")
+
+S = TypeVar("S")
+
+MAX_BATCH = 4096
+"""Events taken into one turn, so that no turn holds the event loop for long."""
+
+
+class Actor(ABC, Generic[S]):
+    """One machine with its inbox. ``tell`` from anywhere in the event loop."""
+
+    def __init__(self, name: str, state: S, journal: Journal) -> None:
+        self.name, self.state, self.journal = name, state, journal
+        self.frozen = ""
+        """Why this actor takes no more events, empty while it is well."""
+        self._inbox: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- what an actor is ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def turn(self, state: S, events: Sequence[Event]) -> Transition[S]:
+        """Pure: the machine's own ``turn`` with the environment of this moment."""
+
+    async def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Add to the events what only the shell can know, before the turn."""
+        return events
+
+    async def complete(self, done: Transition[S]) -> Transition[S]:
+        """Have the signer answer what is owed and put the answers in place."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def writes(self, old: S, done: Transition[S]) -> list[AnyWrite]:
+        """What must be on disk before the effects."""
+
+    @abstractmethod
+    def perform(self, effect: Effect) -> None:
+        """Do one effect; never blocks."""
+
+    def installed(self, old: S, done: Transition[S]) -> None:
+        """The new state is in place and on disk, the effects come next."""
+
+    def finished(self) -> None:
+        """Every effect of the turn is done."""
+
+    def on_fault(self, error: Exception) -> None:
+        """A turn failed unexpectedly: the batch is dropped and the actor frozen."""
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Queue an event; it is handled in order, in the next turn."""
+        self._inbox.append(event)
+        self._idle.clear()
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait for a turn."""
+        return len(self._inbox)
+
+    async def settled(self) -> None:
+        """Return once the inbox is empty and the last turn is over."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises StorageFault: the node must stop."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._inbox:
+                count = min(len(self._inbox), MAX_BATCH)
+                events = [self._inbox.popleft() for _ in range(count)]
+                if self.frozen:
+                    continue
+                try:
+                    await self._one_turn(events)
+                except StorageFault:
+                    raise
+                except Exception as error:
+                    log.exception("%s: a turn over %d events failed; frozen", self.name, len(events))
+                    self.frozen = f"{type(error).__name__}: {error}"
+                    self.on_fault(error)
+            self._idle.set()
+
+    async def _one_turn(self, events: Sequence[Event]) -> None:
+        events = await self.prepare(events)
+        old = self.state
+        done = self.turn(old, events)
+        if done.owed:
+            done = await self.complete(done)
+        await self.journal.commit(self.writes(old, done))
+        self.state = done.state
+        self.installed(old, done)
+        for effect in done.effects:
+            self.perform(effect)
+        self.finished()

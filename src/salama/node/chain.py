@@ -1,0 +1,154 @@
+"""Carrying the chain to the machines, and our transactions to the chain.
+
+Each block is given to every actor, and the tip is written down only after all of them have it on disk: a restart begins at
+the first block that somebody may have missed, and every event is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from salama.base.ids import BlockHash, OutPoint, Txid
+from salama.base.units import BlockHeight, FeeratePerKw
+from salama.bitcoin.block import Block
+from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
+from salama.bitcoin.tx import Tx
+from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
+from salama.chain.watcher import Watcher
+
+log = logging.getLogger("salama.chain")
+
+MAX_REBROADCAST = 10_000
+"""Own transactions kept for another try at every block; far above what a node with 1,000 channels needs."""
+FEERATE_TARGET = 6
+"""Blocks within which what nobody is in a hurry for should confirm."""
+
+
+@dataclass(slots=True)
+class Tip:
+    """The last block that every actor has on disk."""
+
+    height: BlockHeight
+    hash: BlockHash
+
+
+class Broadcaster:
+    """Publishes transactions, again at every block, until they are in one."""
+
+    def __init__(self, backend: ChainBackend) -> None:
+        self._backend = backend
+        self._waiting: dict[Txid, tuple[Tx, str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def publish(self, tx: Tx, why: str) -> None:
+        """Publish now and keep trying; returns at once."""
+        if tx.txid not in self._waiting and len(self._waiting) < MAX_REBROADCAST:
+            self._waiting[tx.txid] = (tx, why)
+            self._spawn(tx, why)
+
+    def _spawn(self, tx: Tx, why: str) -> None:
+        task = asyncio.create_task(self._try(tx, why), name=f"broadcast {tx.txid}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _try(self, tx: Tx, why: str) -> None:
+        try:
+            result = await self._backend.broadcast(tx)
+        except (BackendUnavailable, BackendError) as error:
+            log.warning("%s %s was not published yet: %s", why, tx.txid, error)
+            return
+        if result.accepted:
+            if not result.already_known:
+                log.info("published %s %s", why, tx.txid)
+        elif result.retry:
+            log.warning("%s %s was refused for now: %s", why, tx.txid, result.reason)
+        else:
+            # Kept all the same: a reorganisation may change what the back-end thinks of it.
+            log.error("%s %s was refused: %s", why, tx.txid, result.reason)
+
+    def block_connected(self, block: Block) -> None:
+        """Forget what is confirmed, try the rest again."""
+        if not self._waiting:
+            return
+        for tx in block.txs:
+            self._waiting.pop(tx.txid, None)
+        spent = {i.outpoint for tx in block.txs for i in tx.inputs}
+        for txid, (tx, why) in list(self._waiting.items()):
+            if any(i.outpoint in spent for i in tx.inputs):
+                log.info("%s %s was replaced by another transaction", why, txid)
+                del self._waiting[txid]
+            else:
+                self._spawn(tx, why)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+BlockHandler = Callable[[BlockConnected], Awaitable[None]]
+ReorgHandler = Callable[[BlockDisconnected], Awaitable[None]]
+
+
+class ChainFollower:
+    """Follows the best chain, one block at a time, and knows where it stands."""
+
+    def __init__(
+        self,
+        backend: ChainBackend,
+        start: Tip | None,
+        poll_seconds: float,
+        on_block: BlockHandler,
+        on_reorg: ReorgHandler,
+    ) -> None:
+        self._backend = backend
+        self._watcher = Watcher(backend, (start.height, start.hash) if start else None, poll_interval=poll_seconds)
+        self._on_block, self._on_reorg = on_block, on_reorg
+        self.tip = start
+        self.feerate: FeeratePerKw | None = None
+        self.caught_up = asyncio.Event()
+
+    @property
+    def height(self) -> BlockHeight:
+        return self.tip.height if self.tip else BlockHeight(0)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._check_caught_up()
+        async for event in self._watcher:
+            if isinstance(event, BlockConnected):
+                self.tip = Tip(event.height, event.hash)
+                await self._on_block(event)
+            else:
+                await self._on_reorg(event)
+            if not self.caught_up.is_set() or isinstance(event, BlockConnected):
+                await self._check_caught_up()
+
+    async def _check_caught_up(self) -> None:
+        try:
+            self.feerate = await self._backend.feerate(FEERATE_TARGET)
+            if not self.caught_up.is_set() and self.tip is not None:
+                info = await self._backend.info()
+                if self.tip.height >= info.height:
+                    self.caught_up.set()
+        except (BackendUnavailable, BackendError) as error:
+            log.warning("the chain back-end does not answer: %s", error)
+
+
+class Watch:
+    """Outputs that some channel wants to hear about, by outpoint; and funding transactions by txid."""
+
+    def __init__(self) -> None:
+        self.outpoints: dict[OutPoint, bytes] = {}
+        self.by_txid: dict[Txid, OutPoint] = {}
+
+    def add(self, outpoint: OutPoint, channel_id: bytes) -> None:
+        self.outpoints[outpoint] = channel_id
+        self.by_txid[outpoint.txid] = outpoint
+
+    def remove(self, outpoint: OutPoint) -> None:
+        if self.outpoints.pop(outpoint, None) is not None:
+            self.by_txid.pop(outpoint.txid, None)

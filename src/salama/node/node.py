@@ -1,0 +1,452 @@
+"""The one file that constructs everything: a node from its configuration, running until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from salama.base.ids import BlockHash, ChannelId, NodeId
+from salama.base.machine import CommandRefused, Event
+from salama.base.units import BlockHeight
+from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
+from salama.chain.bitcoind import Bitcoind
+from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
+from salama.channel.state import Channel, ChannelRecord, Phase
+from salama.gossip.events import BlockArrived, BlockRemoved
+from salama.gossip.events import MessageReceived as GossipReceived
+from salama.gossip.events import PeerGone as GossipPeerGone
+from salama.gossip.events import PeerReady as GossipPeerReady
+from salama.invoices.bolt11 import HintHop
+from salama.node.addresses import parse_host_port
+from salama.node.chain import Broadcaster, ChainFollower, Tip
+from salama.node.channels import NEXT_KEY_INDEX, Channels, scids_of
+from salama.node.config import Config
+from salama.node.graph import GossipActor
+from salama.node.payments import Committed, PaymentsActor
+from salama.node.peers import Peer, Peers, short
+from salama.node.seed import load_or_make_seed
+from salama.node.wallet import WalletActor
+from salama.payments.events import HandoffArrived, OfferRefused, Ticked
+from salama.routing.scoring import Scorer
+from salama.signer.local import LocalSigner
+from salama.signer.wallet import WalletKeys
+from salama.storage import queries
+from salama.storage.journal import Journal
+from salama.storage.writes import ForgetOnions, PutKeyValue
+from salama.transport.noise import StaticKey
+from salama.transport.session import printable
+from salama.wallet.coins import new_wallet
+from salama.wire import (
+    ALL_CHANNELS,
+    ChannelAnnouncement,
+    ChannelUpdate,
+    Error,
+    GossipTimestampFilter,
+    Init,
+    Message,
+    NodeAnnouncement,
+    OpenChannel,
+    QueryChannelRange,
+    QueryShortChannelIds,
+    ReplyChannelRange,
+    ReplyShortChannelIdsEnd,
+    Warning,
+)
+from salama.wire.features import (
+    BASIC_MPP,
+    GOSSIP_QUERIES,
+    OPTION_ANCHORS,
+    OPTION_CHANNEL_TYPE,
+    OPTION_DATA_LOSS_PROTECT,
+    OPTION_SCID_ALIAS,
+    OPTION_SHUTDOWN_ANYSEGWIT,
+    OPTION_STATIC_REMOTEKEY,
+    OPTION_SUPPORT_LARGE_CHANNEL,
+    OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+    PAYMENT_SECRET,
+    VAR_ONION_OPTIN,
+    Context,
+    Features,
+)
+
+log = logging.getLogger("salama.node")
+
+FEATURES = Features.of(
+    mandatory=(
+        OPTION_DATA_LOSS_PROTECT,
+        VAR_ONION_OPTIN,
+        OPTION_STATIC_REMOTEKEY,
+        PAYMENT_SECRET,
+        OPTION_CHANNEL_TYPE,
+    ),
+    optional=(
+        OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+        GOSSIP_QUERIES,
+        BASIC_MPP,
+        OPTION_SUPPORT_LARGE_CHANNEL,
+        OPTION_ANCHORS,
+        OPTION_SHUTDOWN_ANYSEGWIT,
+        OPTION_SCID_ALIAS,
+    ),
+)
+"""What we speak, in every context that BOLT 9 names; each contexts shows its part of it."""
+
+GOSSIP = (
+    ChannelAnnouncement,
+    ChannelUpdate,
+    NodeAnnouncement,
+    QueryChannelRange,
+    QueryShortChannelIds,
+    ReplyChannelRange,
+    ReplyShortChannelIdsEnd,
+    GossipTimestampFilter,
+)
+TIP = "chain.tip"
+GENESIS = "chain.genesis"
+TICK_SECONDS = 1.0
+MAX_HINTS = 4
+"""Unannounced channels named in an invoice: enough to be paid, few enough to scan."""
+
+
+class Node:
+    """A running node. Make one with ``await Node.start(config)``; ``run`` until stopped."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = time.time()
+        self._stop = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.listening = ""
+
+    async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
+        """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable, CommandRefused and the like."""
+        self.journal = Journal.open(self.config.directory)
+        self.journal.on_failure(lambda failure: self._fail(failure))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self._build(tasks)
+                if on_ready is not None and not on_ready.done():
+                    on_ready.set_result(None)
+                log.info(
+                    "ready: %s on %s, listening on %s", self.signer.node_id, self.config.network.name, self.listening
+                )
+                await self._stop.wait()
+                raise _Stopped
+        except* _Stopped:
+            pass
+        finally:
+            await self._shut_down()
+            self.journal.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        """Stop in good order."""
+        self._stop.set()
+
+    def _fail(self, failure: BaseException) -> None:
+        """Stop at once because nothing can be written any more: nothing is said from now on."""
+        self.failure = failure
+        log.critical("stopping: %s", failure)
+        if hasattr(self, "peers"):
+            for peer in self.peers.connected.values():
+                peer.connection.abort()
+        self._stop.set()
+
+    # --- putting it together ------------------------------------------------------------------------------------------
+
+    async def _build(self, tasks: asyncio.TaskGroup) -> None:
+        config, journal = self.config, self.journal
+        seed = load_or_make_seed(config.directory)
+        self.signer, keys = LocalSigner(seed), WalletKeys(seed, config.network)
+        self.backend = Bitcoind(config.bitcoind, cookie=config.cookie)
+        await self._check_backend()
+        tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
+        wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
+        self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height)
+        self.broadcaster = Broadcaster(self.backend)
+        self.chain = ChainFollower(self.backend, tip, config.poll_seconds, self._block, self._reorg)
+        key_index = journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX))
+        self.channels = Channels(
+            journal,
+            self.signer,
+            self.wallet,
+            self.broadcaster,
+            config.policy,
+            FEATURES,
+            BlockHash(config.network.chain_hash),
+            int.from_bytes(key_index or b"", "big"),
+            tasks,
+        )
+        self.gossip = GossipActor(
+            journal,
+            self.signer,
+            self.backend,
+            lambda: self.peers,
+            lambda: self.chain.height,
+            chain_hash=BlockHash(config.network.chain_hash),
+            alias=config.alias or short(self.signer.node_id),
+            features=FEATURES.only(Context.NODE_ANNOUNCEMENT),
+            flush_seconds=config.gossip_flush_seconds,
+        )
+        self.gossip.load()
+        records = journal.read_now(queries.open_channels)
+        handoffs = journal.read_now(queries.handoffs)
+        origins = {h.origin: r.channel_id for r in records for h in r.htlcs.values() if h.origin is not None}
+        origins |= {handoff.origin: handoff.key.channel_id for handoff in handoffs}
+        self.payments = PaymentsActor(
+            journal,
+            self.signer,
+            self.gossip.graph,
+            Scorer(),
+            pending=journal.read_now(queries.unfinished_payments),
+            origins=origins,
+            height=lambda: self.chain.height,
+            channels=self.channels.views,
+            by_scid=lambda: self.channels.by_scid,
+            to_channel=self._to_channel,
+        )
+        static_key = StaticKey(bytes(self.signer.node_id), self.signer.ecdh)
+        init = Init(
+            globalfeatures=Features.of(),
+            features=FEATURES.only(Context.INIT),
+            networks=(BlockHash(config.network.chain_hash),),
+        )
+        self.peers = Peers(static_key, init, self, config.reconnect_seconds)
+        self.channels.peers, self.channels.around = self.peers, self
+
+        if tip is not None:
+            self.channels.height = tip.height
+        self._release_forgotten_openings(records)
+        for actor in (self.wallet, self.payments, self.gossip):
+            tasks.create_task(self._supervise(actor.run()), name=actor.name)
+        # Every channel is in place, with its HTLCs, before anything is announced to anyone; unresolved incoming HTLCs
+        # come before the handoffs, so that these find how to answer upstream.
+        self.channels.load(records)
+        for record in records:
+            self.gossip.channel_known(record, scids_of(record))
+        await self.channels.resume()
+        for handoff in handoffs:
+            self.payments.tell(HandoffArrived(handoff))
+        self.payments.tell(Ticked())
+        for one in self.wallet.state.unconfirmed():
+            if one.tx is not None:
+                self.broadcaster.publish(one.tx, "wallet transaction")
+        tasks.create_task(self._supervise(self.chain.run()), name="chain")
+        await self._caught_up()
+        if config.listen is not None:
+            address = await self.peers.listen(config.listen)
+            self.listening = str(address)
+            self.gossip.addresses = (address,)
+        self._remember_peers(records)
+        tasks.create_task(self._supervise(self.gossip.tick()), name="gossip tick")
+        tasks.create_task(self._supervise(self._tick()), name="tick")
+
+    async def _check_backend(self) -> None:
+        """The right chain, and the same as ever (immunity G4)."""
+        info = await self.backend.info()
+        network = self.config.network
+        if bytes(info.genesis_hash) != network.chain_hash:
+            raise CommandRefused(
+                "wrong_chain",
+                f"The back-end at {self.config.bitcoind} serves {info.network_name}, not {network.name}.",
+                "Point --bitcoind at the right node.",
+            )
+        known = self.journal.read_now(lambda db: queries.key_value(db, GENESIS))
+        if known is None:
+            await self.journal.commit([PutKeyValue(GENESIS, bytes(info.genesis_hash))])
+        elif known != bytes(info.genesis_hash):
+            raise CommandRefused("wrong_chain", "This data directory belongs to another chain.", "Use another --dir.")
+
+    async def _caught_up(self) -> None:
+        """Serve nobody before we stand where the chain stands."""
+        waiting = asyncio.create_task(self.chain.caught_up.wait())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        stopping.cancel()
+
+    def _release_forgotten_openings(self, records: list[ChannelRecord]) -> None:
+        """Coins set aside for openings that a restart ended before anything was signed."""
+        funded = {i.outpoint for r in records for f in r.active if f.tx is not None for i in f.tx.inputs}
+        for purpose in {p for o, p in self.wallet.state.leases.items() if o not in funded}:
+            if purpose.startswith("open "):
+                self.wallet.release(purpose)
+
+    def _remember_peers(self, records: list[ChannelRecord]) -> None:
+        wanted = {record.params.their_node_id for record in records}
+        for known in self.journal.read_now(queries.peers):
+            if known.addresses:
+                self.peers.addresses[known.node_id] = parse_host_port(known.addresses[0])
+                if known.node_id in wanted:
+                    self.peers.keep(known.node_id)
+
+    async def _supervise(self, work: object) -> None:
+        """Run a part of the node that must not end; if it fails, the node stops in safe order."""
+        try:
+            await work  # type: ignore[misc]
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("a part of the node failed")
+            self._fail(error)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.payments.tell(Ticked())
+
+    async def _shut_down(self) -> None:
+        for part in ("peers", "gossip", "broadcaster"):
+            if hasattr(self, part):
+                await getattr(self, part).stop()
+        if hasattr(self, "backend"):
+            await self.backend.close()
+
+    # --- the chain ----------------------------------------------------------------------------------------------------
+
+    async def _block(self, event: BlockConnected) -> None:
+        """Give a block to everybody; the tip is written when all of them have it on disk."""
+        self.wallet.tell(event)
+        self.channels.block_connected(event)
+        spent = tuple(i.outpoint for tx in event.block.txs for i in tx.inputs)
+        self.gossip.tell(BlockArrived(spent))
+        self.payments.tell(Ticked())
+        self.broadcaster.block_connected(event.block)
+        if self.chain.feerate is not None:
+            self.channels.feerate_changed(self.chain.feerate)
+        await self._all_settled()
+        writes = [PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash)]
+        await self.journal.commit([*writes, ForgetOnions(event.height)])
+
+    async def _reorg(self, event: BlockDisconnected) -> None:
+        log.warning("block %d was reorganised away", event.height)
+        self.channels.block_disconnected(event)
+        self.wallet.tell(event)
+        self.gossip.tell(BlockRemoved(int(event.height)))
+        await self._all_settled()
+
+    async def _all_settled(self) -> None:
+        await self.wallet.settled()
+        await self.channels.settled()
+        await self.gossip.settled()
+
+    # --- what peers send (peers.Listeners) ----------------------------------------------------------------------------
+
+    def peer_ready(self, peer: Peer) -> None:
+        self.channels.peer_ready(peer.node_id, peer.features)
+        self.gossip.tell(GossipPeerReady(peer.node_id, peer.features))
+
+    def peer_gone(self, peer: Peer) -> None:
+        self.channels.peer_gone(peer.node_id)
+        self.gossip.tell(GossipPeerGone(peer.node_id))
+
+    def has_channel(self, node_id: NodeId) -> bool:
+        return node_id in self.channels.by_peer
+
+    def backlog(self, peer: Peer) -> int:
+        return self.channels.backlog(peer.node_id) + self.gossip.waiting
+
+    def message(self, peer: Peer, message: Message) -> None:
+        if isinstance(message, GOSSIP):
+            self.gossip.tell(GossipReceived(peer.node_id, message))
+        elif isinstance(message, OpenChannel):
+            self._tasks.create_task(self.channels.open_received(peer.node_id, message))
+        elif isinstance(message, Error | Warning):
+            log.warning("%s says: %s", short(peer.node_id), printable(message.data))
+            whose = None if message.channel_id == ALL_CHANNELS else message.channel_id
+            self.channels.message(peer.node_id, whose, message)
+        else:
+            self._channel_message(peer, message)
+
+    def _channel_message(self, peer: Peer, message: Message) -> None:
+        channel_id = getattr(message, "channel_id", None) or getattr(message, "temporary_channel_id", None)
+        if channel_id is None:
+            log.debug("%s: %s ignored", short(peer.node_id), message.NAME)
+        elif not self.channels.message(peer.node_id, channel_id, message):
+            # A channel that we do not know: say so, or the peer would wait for ever (B1.08).
+            peer.send(Error(channel_id=channel_id, data=b"unknown channel"))
+
+    def route_hints(self) -> tuple[tuple[HintHop, ...], ...]:
+        """How to reach us over our unannounced channels: one hop each, on the peers' terms (B11.03)."""
+        hints: list[tuple[HintHop, ...]] = []
+        for actor in self.channels.by_id.values():
+            channel = actor.state
+            if not isinstance(channel, Channel) or channel.record.params.announce or len(hints) >= MAX_HINTS:
+                continue
+            record = channel.record
+            names = [record.our_alias, record.funding.short_channel_id]
+            policies = (self.gossip.state.peer_policy(name) for name in names if name is not None)
+            policy = next((p for p in policies if p is not None), None)
+            name = record.their_alias or record.funding.short_channel_id
+            if policy is None or name is None or int(self.channels.can_receive(channel)) == 0:
+                continue
+            hop = HintHop(
+                record.params.their_node_id,
+                name,
+                policy.fee_base_msat,
+                policy.fee_proportional_millionths,
+                policy.cltv_expiry_delta,
+            )
+            hints.append((hop,))
+        return tuple(hints)
+
+    # --- what channels report (channels.Surroundings) -----------------------------------------------------------------
+
+    def htlc_committed(self, htlc: HtlcCommitted) -> None:
+        self.payments.tell(Committed(htlc))
+
+    def offer_ended(self, effect: AddRefused | AddDropped) -> None:
+        if isinstance(effect, AddRefused):
+            self.payments.tell(OfferRefused(effect.origin, effect.code, effect.reason))
+        else:
+            self.payments.tell(
+                OfferRefused(effect.origin, "disconnected", "The peer disconnected before the HTLC was signed.")
+            )
+
+    def handed_over(self, handoff: PreimageLearned | HtlcFailed) -> None:
+        self.payments.tell(HandoffArrived(handoff))
+
+    def announce(self, announcement: Message) -> None:
+        assert isinstance(announcement, ChannelAnnouncement)
+        channel_id = self.channels.by_scid.get(announcement.short_channel_id)
+        actor = self.channels.by_id.get(channel_id) if channel_id is not None else None
+        if actor is not None and actor.record is not None:
+            self.gossip.announce(actor.record, announcement, self.channels.relay_policy(actor.record))
+
+    def channel_changed(self, channel: Channel, old: ChannelRecord | None) -> None:
+        """Tell gossip what it must know of a channel of ours."""
+        record = channel.record
+        if old is None or scids_of(old) != scids_of(record):
+            self.gossip.channel_known(record, scids_of(record))
+        became_ready = record.phase is Phase.NORMAL and (old is None or old.phase is not Phase.NORMAL)
+        if became_ready or (old is not None and old.their_alias != record.their_alias):
+            self.gossip.tell_peer(record, self.channels.relay_policy(record))
+        if old is not None and old.phase is Phase.NORMAL and record.phase is not Phase.NORMAL:
+            scid = record.funding.short_channel_id
+            if scid is not None and scid in self.gossip.graph:
+                self.gossip.update(record, self.channels.relay_policy(record))
+        if record.phase is Phase.CLOSED:
+            self.gossip.channel_gone(scids_of(record))
+
+    def _to_channel(self, channel_id: ChannelId, event: Event) -> None:
+        """A command of the payments for a channel; one that is gone refuses what it can no longer take."""
+        actor = self.channels.by_id.get(channel_id)
+        if actor is not None and not actor.frozen:
+            actor.tell(event)
+        elif isinstance(event, AddHtlc):
+            self.payments.tell(OfferRefused(event.origin, "channel_gone", "The channel is closed."))
+        else:
+            log.error("channel %s is gone or frozen; %s waits for a restart", channel_id, type(event).__name__)
+
+
+class _Stopped(Exception):
+    """Ends the task group in good order."""
+
+
+def _decode_tip(value: bytes | None) -> Tip | None:
+    if value is None:
+        return None
+    return Tip(BlockHeight(int.from_bytes(value[:4], "big")), BlockHash(value[4:]))

@@ -1,0 +1,122 @@
+"""The wallet's actor: answers commands, follows blocks, signs what it funded (BIP 84, BIP 86)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
+from salama.base.units import BlockHeight, FeeratePerKw
+from salama.bitcoin.tx import Tx, TxOut
+from salama.node.actor import Actor
+from salama.signer.wallet import WalletKeys
+from salama.storage.journal import Journal
+from salama.storage.writes import AnyWrite, PutWallet
+from salama.wallet.coins import Balance, WalletState
+from salama.wallet.events import (
+    AddressIssued,
+    FundTransaction,
+    NewAddress,
+    Release,
+    TransactionFunded,
+    TxDropped,
+    TxSeen,
+    WalletEnv,
+)
+from salama.wallet.funding import Funded
+from salama.wallet.keys import Kind
+from salama.wallet.signing import sign
+from salama.wallet.step import step
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Event):
+    """A command whose caller waits for its answer."""
+
+    command: Event
+    answer: asyncio.Future[Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Effect):
+    """Give the caller its answer, after the commit."""
+
+    answer: asyncio.Future[Any] = field(repr=False)
+    value: Effect | CommandRefused | None
+
+
+class WalletActor(Actor[WalletState]):
+    """Coins, addresses and leases of this node."""
+
+    def __init__(
+        self, state: WalletState, journal: Journal, keys: WalletKeys, height: Callable[[], BlockHeight]
+    ) -> None:
+        super().__init__("wallet", state, journal)
+        self._keys, self._height = keys, height
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def _ask(self, command: Event) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.tell(Asked(command, answer))
+        return await answer
+
+    async def new_script(self, kind: Kind = "wpkh") -> bytes:
+        """A fresh script of ours."""
+        issued: AddressIssued = await self._ask(NewAddress(kind))
+        return issued.script
+
+    async def fund(self, outputs: tuple[TxOut, ...], feerate: FeeratePerKw, purpose: str) -> tuple[Tx, Funded]:
+        """A signed transaction paying ``outputs``, its coins leased to ``purpose``. Raises CommandRefused."""
+        made: TransactionFunded = await self._ask(FundTransaction(outputs, feerate, purpose, own_change=True))
+        return sign(made.funded, self._keys.secret), made.funded
+
+    def release(self, purpose: str) -> None:
+        self.tell(Release(purpose))
+
+    def seen(self, tx: Tx) -> None:
+        """A transaction is on its way to the chain."""
+        self.tell(TxSeen(tx))
+
+    def dropped(self, tx: Tx) -> None:
+        self.tell(TxDropped(tx.txid))
+
+    def balance(self) -> Balance:
+        return self.state.balance(self._height())
+
+    # --- the actor ----------------------------------------------------------------------------------------------------
+
+    def turn(self, state: WalletState, events: Sequence[Event]) -> Transition[WalletState]:
+        effects: list[Effect] = []
+        rows: list[Row] = []
+        env = WalletEnv(self._height(), secrets.token_bytes(32))
+        for event in events:
+            asked = event if isinstance(event, Asked) else None
+            try:
+                done = step(state, asked.command if asked else event, env)
+            except CommandRefused as refused:
+                if asked is None:
+                    raise
+                effects.append(Answered(asked.answer, refused))
+                continue
+            state = done.state
+            rows += done.rows
+            if asked:
+                effects.append(Answered(asked.answer, done.effects[0] if done.effects else None))
+        return Transition(state, tuple(effects), tuple(rows))
+
+    def writes(self, old: WalletState, done: Transition[WalletState]) -> list[AnyWrite]:
+        changed: list[AnyWrite] = [PutWallet(done.state)] if done.state is not old else []
+        return [*changed, *done.rows]
+
+    def perform(self, effect: Effect) -> None:
+        assert isinstance(effect, Answered)
+        if effect.answer.done():
+            return
+        if isinstance(effect.value, CommandRefused):
+            effect.answer.set_exception(effect.value)
+        else:
+            effect.answer.set_result(effect.value)
