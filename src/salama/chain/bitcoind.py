@@ -118,7 +118,7 @@ class Bitcoind:
 
     async def block_hash(self, height: int) -> BlockHash | None:
         try:
-            return _hash(await self._rpc.call("getblockhash", height))
+            return _hash(await self._rpc.call("getblockhash", int(height)))
         except BackendError as error:
             if error.code == _INVALID_PARAMETER:
                 return None

@@ -263,6 +263,7 @@ class Regtest:
         while chain.active[fork] != self._kernel.hash_at(fork):
             fork -= 1
         undone: list[Tx] = []
+        reorganised = chain.height > fork
         while chain.height > fork:
             block = self.block(chain.tip)
             chain.disconnect(block)
@@ -271,9 +272,9 @@ class Regtest:
             stored = chain.blocks[self._kernel.hash_at(at)]
             block = self.block(stored)
             chain.connect(stored, block)
-            if not undone:
+            if not reorganised:
                 self.pool.block_connected(block.txs)
-        if undone:
+        if reorganised:
             # Whatever the reorg unsettled is judged again, oldest first.
             self.pool.put_back([*undone, *(entry.tx for entry in self.pool.entries.values())])
         return True
