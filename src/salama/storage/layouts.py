@@ -180,7 +180,7 @@ class Layouts:
         if issubclass(cls, Enum):
             return Plan(None, cls)
         if issubclass(cls, Message):
-            return Plan(Message.encode, _message(cls))
+            return Plan(lambda message: message.encode(), _message(cls))
         if issubclass(cls, bytes):
             return Plan(None, _narrowed(cls, bytes))
         if issubclass(cls, int):
