@@ -215,7 +215,7 @@ class Graph:
         record["scid"], record["node_1"], record["node_2"] = scid, node_1, node_2
         record["capacity"] = int(capacity) * 1000
         if txid is not None:
-            record["txid"] = np.void(txid)
+            record["txid"] = np.void(bytes(txid))
         if len(raw) == 2 + 430:
             record["signatures"] = np.void(raw[2 : 2 + _SIGNATURES])
             record["bitcoin_keys"] = np.void(raw[-66:])

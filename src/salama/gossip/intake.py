@@ -23,7 +23,6 @@ from salama.gossip.events import (
     policy_key,
     update_key,
 )
-from salama.gossip.graph import UpdateResult
 from salama.gossip.state import Bucket, Lookup, Turn
 from salama.gossip.verify import (
     SignatureCheck,
@@ -34,6 +33,7 @@ from salama.gossip.verify import (
     node_announcement_check,
     node_fault,
 )
+from salama.gossip.views import UpdateResult
 from salama.wire.addresses import count_hostnames
 from salama.wire.gossip import ChannelAnnouncement, ChannelUpdate, NodeAnnouncement
 

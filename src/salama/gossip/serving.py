@@ -192,6 +192,7 @@ def flush(turn: Turn) -> None:
                 keys.append(key)
         peer.relayed = state.sequence
         if keys:
+            keys.reverse()
             keys.sort(key=lambda key: b"cun".index(key[0]))
             peer.jobs[_RELAY] = relay(turn.graph, keys, *peer.filter)
             serve(turn, peer)

@@ -232,6 +232,7 @@ def restore(chain_hash: bytes, rows: Iterable[GossipStored]) -> GossipState:
     """The state that earlier ``GossipStored`` rows describe. Rows in ``order``; what cannot be read is left out."""
     state = GossipState(Graph(chain_hash))
     graph = state.graph
+    spent: list[tuple[int, int]] = []
     for row in rows:
         try:
             message = decode_message(row.raw)
@@ -240,11 +241,14 @@ def restore(chain_hash: bytes, rows: Iterable[GossipStored]) -> GossipState:
         if isinstance(message, ChannelAnnouncement):
             graph.add_channel(message, row.capacity or Sat(0), row.txid)
             if row.spent_height is not None:
-                graph.channel_spent(message.short_channel_id, row.spent_height)
+                spent.append((message.short_channel_id, row.spent_height))
         elif isinstance(message, ChannelUpdate) and row.key == policy_key(message.short_channel_id):
             state.policies[message.short_channel_id] = message
         elif isinstance(message, ChannelUpdate):
             graph.apply_update(message)
         elif isinstance(message, NodeAnnouncement):
             graph.apply_node(message)
+    # Last, because a channel that is marked as spent takes no ordinary update.
+    for scid, height in spent:
+        graph.channel_spent(scid, height)
     return state
