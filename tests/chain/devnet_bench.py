@@ -165,6 +165,11 @@ class Devnet:
         response = self._connection.getresponse()
         return response.status, response.read()
 
+    def ended(self) -> int:
+        """Exit code of a process that ends by itself."""
+        self.process.wait(timeout=30)
+        return self.stop()
+
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 

@@ -100,7 +100,8 @@ class Watcher:
         return self._events()
 
     async def _events(self) -> AsyncIterator[ChainEvent]:
-        pause = _FIRST_PAUSE
+        first_pause = min(_FIRST_PAUSE, self._poll_interval)
+        pause = first_pause
         loop = asyncio.get_running_loop()
         hasty = False
         while True:
@@ -115,14 +116,14 @@ class Watcher:
                     else:
                         undone = 0
                     yield event
-                pause = _FIRST_PAUSE
+                pause = first_pause
                 if self._stale_since is not None:
                     # It is behind us, so that any wait for another tip than ours would end at once.
                     await asyncio.sleep(self._poll_interval)
                     continue
                 if hasty and before == self._tip:
                     # It says there is news when there is none: do not turn in circles.
-                    await asyncio.sleep(_FIRST_PAUSE)
+                    await asyncio.sleep(first_pause)
                 assert self._tip is not None
                 height, tip = self._tip
                 asked = loop.time()
