@@ -219,6 +219,19 @@ def test_listeners_hear_of_new_events_after_they_are_on_disk(tmp_path: Path) -> 
         assert two.fields == {"n": 2, "up": True, "why": "x"}
 
 
+def test_listeners_do_not_hear_of_events_that_were_refused(tmp_path: Path) -> None:
+    heard: list[int] = []
+    with Journal.open(tmp_path) as journal:
+        journal.on_events(heard.append)
+        journal.commit_now([PublicEvent("one")])
+        with pytest.raises(WriteRefused):
+            journal.commit_now([PublicEvent("never"), PutRecord(KEY_VALUES, ("bad", 7))])
+        journal.commit_now([PutKeyValue("k", b"")])
+        assert heard == [1]
+        journal.commit_now([PublicEvent("two")])
+        assert heard == [1, 2]
+
+
 # --- a disk that fails ----------------------------------------------------------------------------------------------
 
 
@@ -311,6 +324,20 @@ def test_a_failed_checkpoint_stops_the_node_but_keeps_what_was_committed(tmp_pat
         assert committed >= CHECKPOINT_COMMITS - 1
     with Journal.open(tmp_path) as journal:
         assert value(journal, f"{committed - 1}") == b"1"
+
+
+def test_whoever_hears_of_a_failure_may_close_the_journal(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    told: list[JournalFailed] = []
+    journal.on_failure(told.append)
+    journal.on_failure(lambda failure: journal.close())
+    journal._connection = FailingConnection(journal._connection, "COMMIT")  # type: ignore[assignment]
+    with pytest.raises(JournalFailed, match="disk I/O error"):
+        journal.commit_now([PutKeyValue("k", b"1")])
+    with pytest.raises(JournalFailed):
+        journal.commit_now([PutKeyValue("k", b"1")])
+    assert len(told) == 1
+    Journal.open(tmp_path).close()
 
 
 # --- closing --------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def test_a_new_database_is_ours_and_up_to_date(connection: sqlite3.Connection) -
 
 def test_every_table_has_the_declared_columns_and_is_strict(connection: sqlite3.Connection) -> None:
     found = {row[1]: row[5] for row in connection.execute("PRAGMA table_list") if not row[1].startswith("sqlite_")}
-    assert set(found) == {table.name for table in tables.TABLES} | {"meta"}
+    assert set(found) == {table.name for table in tables.TABLES}
     assert all(found.values())
     for table in tables.TABLES:
         rows = connection.execute(f"PRAGMA table_info({table.name})").fetchall()

@@ -170,22 +170,29 @@ class Journal:
         submission = self._submission(writes)
         if not submission.statements:
             return
-        with self._writing:
-            self._check()
-            started = time.perf_counter()
-            try:
-                self._apply([submission])
-                if submission.refusal is not None:
-                    raise submission.refusal
-                self._connection.execute("COMMIT")
-            except WriteRefused:
-                raise
-            except Exception as fault:
-                self._poison(fault)
-                raise JournalFailed(self._failure) from fault
-            self._count([submission], time.perf_counter() - started)
-            self._checkpoint_if_due()
+        try:
+            with self._writing:
+                self._check()
+                self._write_now(submission)
+        finally:
+            # Not under the lock: who hears of it may well close the journal.
+            if self._failure and (self._loop is None or self._loop.is_closed()):
+                self._tell_failure()
         self._tell_events()
+
+    def _write_now(self, submission: _Submission) -> None:
+        started = time.perf_counter()
+        try:
+            self._apply([submission])
+            if submission.refusal is None:
+                self._connection.execute("COMMIT")
+        except Exception as fault:
+            self._poison(fault)
+            raise JournalFailed(self._failure) from fault
+        if submission.refusal is not None:
+            raise submission.refusal
+        self._count([submission], time.perf_counter() - started)
+        self._checkpoint_if_due()
 
     def _check(self) -> None:
         """Raise why nothing can be written any more, if so: each time a fresh exception with its own traceback."""
@@ -258,6 +265,7 @@ class Journal:
         execute = self._cursor.execute
         while group:
             execute("BEGIN IMMEDIATE")
+            last_event = self._since.last_event
             for submission in group:
                 try:
                     for sql, values in submission.statements:
@@ -266,7 +274,7 @@ class Journal:
                             if self._cursor.rowcount != 1:
                                 raise _RowMissing(sql.partition(" SET ")[0] + " found nothing to change")
                         elif sql is ADD_EVENT:
-                            self._since.last_event = self._cursor.lastrowid or 0
+                            last_event = self._cursor.lastrowid or 0
                 except _REFUSALS as fault:
                     submission.refusal = WriteRefused(str(fault))
                     self.counters.refused += 1
@@ -274,6 +282,7 @@ class Journal:
                     group = [other for other in group if other is not submission]
                     break
             else:
+                self._since.last_event = last_event
                 return group
         return []
 
@@ -358,8 +367,6 @@ class Journal:
             pass  # it is over either way; what was not committed is not in the log as committed
         if self._loop is not None and not self._loop.is_closed():
             self._post(self._loop, self._tell_failure)
-        else:
-            self._tell_failure()
 
     def _tell_failure(self) -> None:
         while self._waiting:
@@ -376,7 +383,10 @@ class Journal:
         self._listeners.failure.append(listener)
 
     def on_events(self, listener: Callable[[int], None]) -> None:
-        """Call ``listener`` with the id of the newest row of the event feed after each commit that added some."""
+        """Call ``listener`` with the id of the newest row of the event feed after each commit that added some.
+
+        In the event loop, or in the thread of ``commit_now``.
+        """
         self._listeners.events.append(listener)
 
     @property

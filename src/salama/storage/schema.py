@@ -16,7 +16,6 @@ APPLICATION_ID: Final = 0x53414C4D
 """``SALM`` in the file's header: tells our database from any other SQLite file."""
 
 _FIRST: Final = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
     # params: written once, when the channel is made. record: everything else that is not an HTLC.
     """CREATE TABLE channels (
         channel_id BLOB PRIMARY KEY, peer BLOB NOT NULL, phase TEXT NOT NULL, open INTEGER NOT NULL,
@@ -53,12 +52,10 @@ _FIRST: Final = (
         payment_hash BLOB PRIMARY KEY, created INTEGER NOT NULL, expires INTEGER NOT NULL, status TEXT NOT NULL,
         paid_at INTEGER NOT NULL, received_msat INTEGER NOT NULL, record BLOB NOT NULL
     ) STRICT""",
-    "CREATE INDEX invoices_by_time ON invoices (created)",
     """CREATE TABLE payments (
         payment_hash BLOB PRIMARY KEY, created INTEGER NOT NULL, finished INTEGER NOT NULL, status TEXT NOT NULL,
         amount_msat INTEGER NOT NULL, fee_msat INTEGER NOT NULL, record BLOB NOT NULL
     ) STRICT""",
-    "CREATE INDEX payments_by_time ON payments (created)",
     "CREATE INDEX unfinished_payments ON payments (created) WHERE finished = 0",
     """CREATE TABLE forwards (
         channel_in BLOB NOT NULL, htlc_in INTEGER NOT NULL, channel_out BLOB NOT NULL, htlc_out INTEGER NOT NULL,
@@ -67,7 +64,7 @@ _FIRST: Final = (
     ) STRICT""",
     "CREATE INDEX forwards_by_time ON forwards (at)",
     """CREATE TABLE peers (
-        node_id BLOB PRIMARY KEY, addresses BLOB NOT NULL, last_seen INTEGER NOT NULL, record BLOB
+        node_id BLOB PRIMARY KEY, addresses BLOB NOT NULL, last_seen INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE wallet (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT",
     """CREATE TABLE wallet_transactions (

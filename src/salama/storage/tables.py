@@ -69,7 +69,7 @@ FORWARDS: Final = Table(
     ("channel_in", "htlc_in"),
     ("channel_in", "htlc_in", "channel_out", "htlc_out", "msat_in", "msat_out", "status", "at"),
 )
-PEERS: Final = Table("peers", ("node_id",), ("node_id", "addresses", "last_seen", "record"))
+PEERS: Final = Table("peers", ("node_id",), ("node_id", "addresses", "last_seen"))
 WALLET: Final = Table("wallet", ("name",), ("name", "record"))
 WALLET_TRANSACTIONS: Final = Table(
     "wallet_transactions", ("txid",), ("txid", "height", "received_sat", "spent_sat", "at")

@@ -287,7 +287,7 @@ def _forget_onions(write: ForgetOnions, now: int) -> list[Statement]:
 
 
 def _peer(write: PutPeer, now: int) -> list[Statement]:
-    return [(tables.PEERS.put, (bytes(write.node_id), _json(write.addresses), write.last_seen, None))]
+    return [(tables.PEERS.put, (bytes(write.node_id), _json(write.addresses), write.last_seen))]
 
 
 def _forget_peer(write: ForgetPeer, now: int) -> list[Statement]:
