@@ -104,7 +104,7 @@ def fan_out(net: Regtest, count: int, to: bytes = WPKH, value: int = 1_000_000) 
         if c.coinbase and c.height + 100 <= net.chain.height + 1 and c.out.script == WPKH
         if outpoint not in net.pool.spends
     )
-    fee = 20_000
+    fee = 20_000 + 40 * count
     change = coin.out.value - count * value - fee
     tx = build([coin], [(value, to)] * count + [(change, WPKH)])
     net.submit_tx(tx)

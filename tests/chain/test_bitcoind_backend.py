@@ -126,6 +126,18 @@ def test_broadcast_and_outputs(devnet: Devnet) -> None:
     using(devnet, work)
 
 
+def test_remembered_blocks_are_bounded(devnet: Devnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bitcoind_module, "MAX_TXID_CACHE", 3 * 32)
+
+    async def work(backend: Bitcoind) -> None:
+        for height in range(50, 70):
+            assert await backend.utxo_by_scid(ShortChannelId.of(height, 0, 0)) is not None
+        assert len(backend._txids) == 3
+        assert backend._txids_size == 96
+
+    using(devnet, work)
+
+
 def test_refusals_keep_their_words(devnet: Devnet) -> None:
     coin = coinbase(devnet)
 

@@ -1,0 +1,1 @@
+"""The Bitcoin network: who is asked (``bitcoind``), what follows it (``watcher``), and one of our own (``devnet``)."""

@@ -46,7 +46,9 @@ class WrongChain(Exception):
 
 
 class Watcher:
-    """An async iterator of ``BlockConnected`` and ``BlockDisconnected``; iterate it once.
+    """An async iterator of ``BlockConnected`` and ``BlockDisconnected``; one at a time.
+
+    An iteration that was cancelled may be followed by another, which goes on behind the last event handed out.
 
     ``start`` is the last block already dealt with: the first event is about what came after it, also if it has left the
     chain since. With None the first event connects the present tip. ``recent`` are earlier blocks of the same chain, as

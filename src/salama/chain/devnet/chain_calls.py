@@ -15,12 +15,10 @@ from salama.chain.devnet.rpc import (
     CALLS,
     INVALID_ADDRESS_OR_KEY,
     INVALID_PARAMETER,
-    METHOD_NOT_FOUND,
     Context,
     Params,
     RpcRefusal,
     call,
-    parse_hash,
     parse_outpoint,
 )
 
@@ -318,13 +316,6 @@ def getspendingtx(context: Context, params: Params) -> Any:
         "blockhash": str(stored.hash),
         "height": stored.height,
     }
-
-
-@call("gettxoutproof", "txids", "blockhash?")
-def gettxoutproof(context: Context, params: Params) -> Any:
-    for one in params.items("txids"):
-        parse_hash(one, "txid", Txid)
-    raise RpcRefusal(METHOD_NOT_FOUND, "the devnet gives no merkle proofs")
 
 
 @call("validateaddress", "address")

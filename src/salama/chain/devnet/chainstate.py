@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from salama.base.ids import BlockHash, OutPoint, Txid
-from salama.base.units import BlockHeight, Sat
+from salama.base.units import BlockHeight
 from salama.bitcoin.block import Block
 from salama.bitcoin.script import is_op_return
 from salama.bitcoin.tx import Tx, TxOut
@@ -51,6 +51,7 @@ class ChainState:
         self.coins: dict[OutPoint, ChainCoin] = {}
         self.places: dict[Txid, tuple[BlockHash, int]] = {}
         self.spenders: dict[OutPoint, Txid] = {}
+        # Satoshis in all coins.
         self.total = 0
         self._undo: dict[BlockHash, list[tuple[OutPoint, ChainCoin]]] = {}
 
@@ -118,9 +119,6 @@ class ChainState:
 
     def next_height(self) -> BlockHeight:
         return BlockHeight(len(self.active))
-
-    def total_amount(self) -> Sat:
-        return Sat(self.total)
 
 
 def is_spendable(out: TxOut) -> bool:

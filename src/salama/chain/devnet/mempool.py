@@ -297,6 +297,8 @@ class Mempool:
                 raise Rejected("non-BIP68-final")
 
     def _check_floor(self, fee: int, vsize: int) -> None:
+        # More lenient than Core in one point: a package may lift a parent below the relay minimum whatever its version,
+        # where Core wants version 3 for that. Single transactions are held to the minimum as there.
         relay = _fee_at(self.relay_feerate, vsize)
         if fee < relay:
             raise Rejected("min relay fee not met", f"{fee} < {relay}")

@@ -168,6 +168,9 @@ class _Connection(asyncio.Protocol):
                 if isinstance(result, Answer):
                     self._send(result, head.keep_alive)
                 else:
+                    # A call may wait as long as it likes; silence is counted from its answer on.
+                    if self._timer is not None:
+                        self._timer.cancel()
                     self._task = asyncio.ensure_future(self._wait(result, head.keep_alive))
         except _Refuse as refusal:
             self._end(refusal.status)
