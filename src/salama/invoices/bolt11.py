@@ -1,10 +1,10 @@
 """What a BOLT 11 payment request means: reading, checking, writing, signing (B11.01-B11.06).
 
-Pure: the caller passes ``now`` where time matters and a callback where a key is needed. ``parse`` raises ``InvalidInvoice``
-for every text that must not be paid, and nothing else whatever the text.
+Pure: the caller passes ``now`` where time matters and a callback where a key is needed. ``parse`` raises
+``InvalidInvoice`` for every text that must not be paid, and nothing else whatever the text.
 
-DEVIATION: a ``p``, ``h``, ``s`` or ``n`` field of the wrong length is skipped instead of refused. The specification's own
-examples contain such fields in a payable request; without a valid ``p`` and ``s`` there is still nothing to pay.
+DEVIATION: a ``p``, ``h``, ``s`` or ``n`` field of the wrong length is skipped instead of refused. The specification has
+such fields in an example that is payable; without a valid ``p`` and ``s`` there is still nothing to pay.
 """
 
 from __future__ import annotations
