@@ -50,6 +50,7 @@ class RpcServer:
         self._path, self._handlers = path, handlers
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._answers: set[asyncio.Task[None]] = set()
         self._decoder = msgspec.json.Decoder(_Request)
         self._encoder = msgspec.json.Encoder()
 
@@ -67,9 +68,10 @@ class RpcServer:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in list(self._clients):
+        under_way = [*self._clients, *self._answers]
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         with suppress(FileNotFoundError):
             self._path.unlink()
 
@@ -97,8 +99,9 @@ class RpcServer:
                     break
                 await room.acquire()
                 answer = asyncio.create_task(self._answer(line, writer, room))
-                answers.add(answer)
-                answer.add_done_callback(answers.discard)
+                for tasks in (answers, self._answers):
+                    tasks.add(answer)
+                    answer.add_done_callback(tasks.discard)
         finally:
             # A client that hangs up does not take its commands back: a payment goes on, only the answer is lost.
             self._clients.discard(task)

@@ -115,27 +115,41 @@ class ChainFollower:
     def height(self) -> BlockHeight:
         return self.tip.height if self.tip else BlockHeight(0)
 
+    @property
+    def stale_since(self) -> float | None:
+        """Since when (unix seconds) the back-end has not shown us its tip; None while all is well."""
+        return self._watcher.stale_since
+
     async def run(self) -> None:
         """Until cancelled."""
-        await self._check_caught_up()
-        async for event in self._watcher:
-            if isinstance(event, BlockConnected):
-                self.tip = Tip(event.height, event.hash)
-                await self._on_block(event)
-            else:
-                await self._on_reorg(event)
-            if not self.caught_up.is_set() or isinstance(event, BlockConnected):
-                await self._check_caught_up()
+        await self._ask_feerate()
+        waiting = asyncio.create_task(self._watch_for_tip())
+        try:
+            async for event in self._watcher:
+                if isinstance(event, BlockConnected):
+                    self.tip = Tip(event.height, event.hash)
+                    await self._on_block(event)
+                    await self._ask_feerate()
+                else:
+                    await self._on_reorg(event)
+        finally:
+            waiting.cancel()
 
-    async def _check_caught_up(self) -> None:
+    async def _watch_for_tip(self) -> None:
+        """Notice when every block up to the back-end's tip has been dealt with; a fresh chain has no event to tell it."""
+        while not self.caught_up.is_set():
+            known = self._watcher.tip
+            if self._watcher.stale_since is None and known is not None and self.tip in (None, Tip(*known)):
+                self.tip = Tip(*known)
+                self.caught_up.set()
+            else:
+                await asyncio.sleep(0.02)
+
+    async def _ask_feerate(self) -> None:
         try:
             self.feerate = await self._backend.feerate(FEERATE_TARGET)
-            if not self.caught_up.is_set() and self.tip is not None:
-                info = await self._backend.info()
-                if self.tip.height >= info.height:
-                    self.caught_up.set()
         except (BackendUnavailable, BackendError) as error:
-            log.warning("the chain back-end does not answer: %s", error)
+            log.warning("no fee estimate: %s", error)
 
 
 class Watch:

@@ -320,6 +320,12 @@ class Channels:
     def find(self, node_id: NodeId, channel_id: ChannelId) -> ChannelActor | None:
         """The peer's channel of this id, final or temporary."""
         actor = self.by_id.get(channel_id) or self._openings.get((node_id, channel_id))
+        if actor is None:
+            # `funding_signed` names the channel by the id that it will have once we accept that very message.
+            for one in self.by_peer.get(node_id, ()):
+                state = one.state
+                if isinstance(state, Opening) and state.draft is not None and state.draft.channel_id == channel_id:
+                    actor = one
         return actor if actor is not None and actor.peer == node_id else None
 
     # --- opening ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from salama.wire import Init, Message
 from salama.wire.features import Features
 
 log = logging.getLogger("salama.peers")
+wire_log = logging.getLogger("salama.wire")
+"""Names of the messages that channels exchange, at level debug: ``NODE > sent`` and ``NODE < received``."""
 
 MAX_RECONNECT_SECONDS = 300.0
 MAX_PEERS_WITHOUT_CHANNEL = 100
@@ -55,6 +57,8 @@ class Peer:
 
     def send(self, message: Message) -> None:
         """Queue a message; all that one tick of the loop queues goes out in one write."""
+        if wire_log.isEnabledFor(logging.DEBUG):
+            wire_log.debug("%s > %s", short(self.node_id), message.NAME)
         self.send_raw(message.encode())
 
     def send_raw(self, data: bytes) -> None:
@@ -219,6 +223,8 @@ class Peers:
         for effect in effects:
             match effect:
                 case link.Deliver(message):
+                    if wire_log.isEnabledFor(logging.DEBUG):
+                        wire_log.debug("%s < %s", short(peer.node_id), message.NAME)
                     self._listeners.message(peer, message)
                 case link.Send(message):
                     peer.send(message)
