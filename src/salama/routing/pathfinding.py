@@ -455,7 +455,7 @@ class _Labels:
         source = snapshot.source[rows]
         cost = self.cost[following] + fee + self.weights.hop
         if self.weights.lock_billionths:
-            cost += amount * snapshot.cltv_delta[rows] * (self.weights.lock_billionths / 1e9)
+            cost += amount * (snapshot.cltv_delta[rows] * (self.weights.lock_billionths / 1e9))
         better = (cost < np.minimum(self.cost[source], self.best)) & (amount + fee - bounds.amount <= bounds.max_fee)
         rows, amount, delta, fee, source, cost = (a[better] for a in (rows, amount, delta, fee, source, cost))
         if self.unlikely:
