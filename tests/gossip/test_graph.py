@@ -1,4 +1,7 @@
-"""The graph: what goes in comes out byte for byte, newer wins, and the arrays agree with the messages."""
+"""The graph: what goes in comes out byte for byte, newer wins, and the arrays agree with the messages.
+
+B7.04 to B7.06, checksums of B7.08, B7.12.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gossip between machines: who learns what, in which order, from whom, and what a stranger cannot make us do."""
+"""Gossip between machines: who learns what, in which order, from whom, and what a stranger cannot make us do.
+
+B7.03 to B7.10.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Making announcements and believing them: what one side makes, the other accepts, and nothing else."""
+"""Making announcements and believing them: what one side makes, the other accepts, and nothing else.
+
+B7.02 to B7.05.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""BOLT 11 payment requests: every printed figure, round trips, and text that must be refused without surprise."""
+"""BOLT 11 payment requests: every printed figure, round trips, and text that must be refused without surprise.
+
+B11.01 to B11.05.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Path search: the BOLT's own figures, exact amounts, a plain reference search to compare with, and honest refusals."""
+"""Path search: the BOLT's own figures, exact amounts, a plain reference search, and honest refusals (B7.11)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Nothing is believed, stored or relayed before its signatures are verified and, for a channel, its funding output was
 seen. A peer is blamed for what it could have checked itself; being late, early or redundant is no fault.
+
+DEVIATION: nobody is blacklisted. A second announcement of the same output, or a second update with the same timestamp,
+is ignored; forgetting all channels of the nodes named in them would arm whoever holds one leaked key.
 """
 
 from __future__ import annotations
