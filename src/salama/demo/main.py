@@ -1,0 +1,131 @@
+"""``salama demo``: sets the stage, plays the story, closes the books, and leaves no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from salama.base.machine import CommandRefused
+from salama.demo.books.chain import ChainUnreadable
+from salama.demo.books.check import check
+from salama.demo.books.databases import DatabaseUnreadable
+from salama.demo.books.statement import show
+from salama.demo.network import Network, TookTooLong
+from salama.demo.processes import Processes, ProcessFailed
+from salama.demo.stage import Stage
+from salama.demo.story import Story, StoryBroken
+
+MAX_SOCKET_DIRECTORY: Final = 70
+"""Characters of a directory whose sockets still fit into the 108 bytes that the kernel gives a path."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_demo(keep: str | None, payments: int) -> int:
+    """Play the demo; 0 if everything happened as told and the books balance, 1 if not, 130 after a Ctrl-C.
+
+    ``keep``: a new or empty directory that stays for inspection. ``payments``: how many micro-payments.
+    """
+    stage = Stage()
+    stage.title("Salama demo: a Lightning network on this machine")
+    stage.say("A private chain and four nodes, a process each, on loopback. Nothing leaves this computer.")
+    if keep is not None and Path(keep).exists() and (not Path(keep).is_dir() or any(Path(keep).iterdir())):
+        print(f"salama: {keep} is not empty. Give --keep a new directory.", file=sys.stderr)
+        return 1
+    try:
+        with _directory(keep) as directory:
+            return asyncio.run(_perform(directory, stage, payments, keep))
+    except OSError as problem:
+        print(f"salama: {problem}", file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _directory(keep: str | None) -> Iterator[Path]:
+    """Where everything lives: a temporary directory, or the one to keep by a path short enough for sockets."""
+    if keep is not None:
+        kept = Path(keep).absolute()
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if len(str(kept)) <= MAX_SOCKET_DIRECTORY:
+            yield kept
+            return
+    base = Path(tempfile.gettempdir())
+    made = Path(tempfile.mkdtemp(prefix="salama-", dir=base if len(str(base)) < MAX_SOCKET_DIRECTORY - 20 else "/tmp"))
+    try:
+        if keep is None:
+            yield made
+        else:
+            link = made / "kept"
+            link.symlink_to(kept)
+            yield link
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+async def _perform(directory: Path, stage: Stage, payments: int, keep: str | None) -> int:
+    """Play, count, and end every process, whatever happens."""
+    processes = Processes(directory)
+    network = Network(directory, processes)
+    caught: list[signal.Signals] = []
+    playing = asyncio.create_task(_play(network, stage, payments))
+    loop = asyncio.get_running_loop()
+
+    def interrupted(number: signal.Signals) -> None:
+        caught.append(number)
+        if len(caught) == 1:
+            playing.cancel()
+        else:
+            processes.kill_all()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, interrupted, number)
+    status = 1
+    try:
+        status = await playing
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        stage.console.print()
+        stage.say("Interrupted; ending every process.")
+        status = 128 + caught[0]
+    except (ProcessFailed, TookTooLong, StoryBroken, CommandRefused, ChainUnreadable, DatabaseUnreadable) as problem:
+        stage.console.print()
+        stage.console.print(f"salama: {problem}", style="bold red", markup=False)
+        if keep is None:
+            stage.say("Run it again with --keep DIR to look at the logs.")
+    finally:
+        await network.close()
+        await processes.stop_all()
+    if keep is not None:
+        _tell_what_is_kept(stage, keep)
+    return status
+
+
+async def _play(network: Network, stage: Stage, payments: int) -> int:
+    story = Story(network, stage, payments)
+    await story.play()
+    stage.act("The books")
+    stage.say(
+        "The nodes have stopped. From the chain's UTXO set and their four databases, by code that shares nothing with"
+        " them, here is every satoshi:"
+    )
+    await network.stop_nodes()
+    assert network.chain_rpc is not None
+    found = await asyncio.to_thread(check, network.directory, network.chain_rpc)
+    show(found, stage.console)
+    stage.console.print(f"   [dim]{stage.seconds:.1f} s in all[/]")
+    return 1 if found.problems else 0
+
+
+def _tell_what_is_kept(stage: Stage, keep: str) -> None:
+    stage.console.print()
+    stage.say("Everything is kept: a directory for the chain and one for each node, with database and log.")
+    stage.console.print(f"      {keep}", markup=False)
+    stage.say("To check the books again:")
+    stage.console.print(f"      python -m salama.demo.books {keep}", markup=False)
