@@ -522,6 +522,18 @@ def test_a_private_update_of_ours_goes_to_its_peer_alone(net: GossipNet) -> None
     assert not node.disk
 
 
+def test_what_we_said_early_is_published_when_the_network_brings_our_channel(net: GossipNet) -> None:
+    node = net.add("node")
+    ours = signed_channel(node.author, AUTHORS[0], ShortChannelId.of(650, 0, 0))
+    direction = ours.ends.index(node.author)
+    net.mine([ours])
+    meet(net, node)
+    net.give(node, OwnMessage(ours.update(direction)), OwnMessage(node.author.node()))
+    assert gossip_in(node.sent_to(PEER.node_id)) == []
+    net.hear(node, PEER.node_id, ours.announcement)
+    assert gossip_in(node.sent_to(PEER.node_id)) == [ours.announcement, ours.update(direction), node.author.node()]
+
+
 def test_our_side_of_a_channel_is_not_learned_from_others(net: GossipNet) -> None:
     node = net.add("node")
     ours = signed_channel(node.author, AUTHORS[0], ShortChannelId.of(650, 0, 0))

@@ -167,6 +167,7 @@ def receive_utxo(turn: Turn, answer: UtxoAnswered) -> None:
     turn.rows.append(GossipStored(channel_key(scid), 0, announcement.encode(), answer.output.value, answer.txid))
     for update in lookup.updates.values():
         _apply_update(turn, lookup.peer, update)
+    _publish_waiting(turn, scid)
     _adopt_orphans(turn, scid)
 
 
@@ -348,14 +349,10 @@ def take_own(turn: Turn, event: OwnMessage) -> None:
             turn.rows.append(GossipStored(channel_key(scid), 0, message.encode(), event.capacity, event.txid))
         # The peer may have been faster, and its announcement of the same channel be in the graph or on its way.
         lookup = _close_lookup(turn, scid)
-        waiting = state.own_updates.pop(scid, None)
-        if waiting is not None:
-            _publish_update(turn, waiting)
+        _publish_waiting(turn, scid)
         for update in lookup.updates.values() if lookup is not None else ():
             _apply_update(turn, lookup.peer if lookup is not None else None, update)
         _adopt_orphans(turn, scid)
-        if state.own_node is not None:
-            _publish_node(turn, state.own_node)
     elif isinstance(message, ChannelUpdate):
         if event.only_to is not None:
             if event.only_to in state.peers:
@@ -367,6 +364,16 @@ def take_own(turn: Turn, event: OwnMessage) -> None:
     elif isinstance(message, NodeAnnouncement):
         state.own_node = message
         _publish_node(turn, message)
+
+
+def _publish_waiting(turn: Turn, scid: int) -> None:
+    """A channel came into the graph: what we said about it or about ourselves may have waited for it."""
+    state = turn.state
+    waiting = state.own_updates.pop(scid, None)
+    if waiting is not None:
+        _publish_update(turn, waiting)
+    if state.own_node is not None:
+        _publish_node(turn, state.own_node)
 
 
 def _publish_update(turn: Turn, update: ChannelUpdate) -> None:
