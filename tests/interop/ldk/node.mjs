@@ -242,10 +242,10 @@ export class LdkNode {
       funding: plain(c.get_funding_txo()),
       peer: hex(c.get_counterparty().get_node_id()),
       short_channel_id: plain(c.get_short_channel_id()),
-      outbound: c.get_is_outbound(),
-      announced: c.get_is_announced(),
-      ready: c.get_is_channel_ready(),
-      usable: c.get_is_usable(),
+      outbound: Boolean(c.get_is_outbound()),
+      announced: Boolean(c.get_is_announced()),
+      ready: Boolean(c.get_is_channel_ready()),
+      usable: Boolean(c.get_is_usable()),
       capacity: plain(c.get_channel_value_satoshis()),
       reserve: plain(c.get_unspendable_punishment_reserve()),
       outbound_msat: plain(c.get_outbound_capacity_msat()),
@@ -253,7 +253,7 @@ export class LdkNode {
       feerate: plain(c.get_feerate_sat_per_1000_weight()),
       confirmations: plain(c.get_confirmations()),
       // Without this a test cannot tell an anchors channel from an old one.
-      anchors: c.get_channel_type()?.requires_anchors_zero_fee_htlc_tx() ?? null,
+      anchors: Boolean(c.get_channel_type()?.requires_anchors_zero_fee_htlc_tx()),
       inbound_htlcs: c.get_pending_inbound_htlcs().length,
       outbound_htlcs: c.get_pending_outbound_htlcs().length,
     }));
