@@ -35,6 +35,8 @@ _UPDATE_TYPE: Final = (258).to_bytes(2, "big")
 _SIGNATURES: Final = 256
 _AFTER_TIMESTAMP: Final = 68
 """Where an update's record goes on behind its timestamp."""
+_ANNOUNCEMENT_MESSAGE: Final = 432
+"""Bytes of a channel_announcement without features and further fields."""
 _UPDATE_MESSAGE: Final = 138
 """Bytes of a channel_update without further fields."""
 
@@ -208,21 +210,23 @@ class Graph:
         if self._updates.take() != place:
             raise AssertionError("both tables give out the same places")
         node_1, node_2 = self._join(announcement.node_id_1), self._join(announcement.node_id_2)
-        flags = IN_USE
+        flags, signatures, keys = IN_USE, raw[2 : 2 + _SIGNATURES], raw[-66:]
         if requires_unknown(announcement.features):
             flags |= UNROUTABLE
-        record = self._channels.records[place]
-        record["scid"], record["node_1"], record["node_2"] = scid, node_1, node_2
-        record["capacity"] = int(capacity) * 1000
-        if txid is not None:
-            record["txid"] = np.void(bytes(txid))
-        if len(raw) == 2 + 430:
-            record["signatures"] = np.void(raw[2 : 2 + _SIGNATURES])
-            record["bitcoin_keys"] = np.void(raw[-66:])
-        else:
+        if len(raw) != _ANNOUNCEMENT_MESSAGE:
             flags |= ODD_FORM
             self._odd_forms[place] = raw
-        record["flags"] = flags
+        self._channels.records[place] = (
+            scid,
+            node_1,
+            node_2,
+            int(capacity) * 1000,
+            0,
+            flags,
+            bytes(txid or bytes(32)),
+            signatures,
+            keys,
+        )
         self._place[scid] = place
         self._snapshot = None
         self.version += 1

@@ -390,14 +390,12 @@ def _publish_update(turn: Turn, update: ChannelUpdate) -> None:
 
 
 def _publish_node(turn: Turn, announcement: NodeAnnouncement) -> None:
-    if not turn.graph.has_node(announcement.node_id):
+    if not turn.graph.has_node(announcement.node_id) or _is_old_node(turn, announcement):
         return
-    newer = announcement.timestamp > turn.graph.node_timestamp(announcement.node_id)
     _apply_node(turn, None, announcement)
-    if newer:
-        for peer in turn.state.peers.values():
-            if peer.same_chain:
-                turn.send(peer.node_id, announcement.encode())
+    for peer in turn.state.peers.values():
+        if peer.same_chain:
+            turn.send(peer.node_id, announcement.encode())
 
 
 def own_announcements(turn: Turn) -> list[bytes]:
