@@ -158,9 +158,14 @@ def our_fees(record: ChannelRecord, env: ChannelEnv) -> ClosingFees:
     weight = _closing_weight(record)
     feerate = max(record.closing_feerate or env.feerates.closing, policy.min_feerate)
     wanted, least = int(feerate.fee(weight)), int(policy.min_feerate.fee(weight))
-    spec = record.funding.local.spec
-    available = int((spec.our_balance if record.params.is_opener else spec.their_balance).sat)
-    most = min(available, max(wanted, least) * policy.closing_max_fee_factor) if record.params.is_opener else available
+    spec, params = record.funding.local.spec, record.params
+    opener, accepter = (
+        (spec.our_balance, spec.their_balance) if params.is_opener else (spec.their_balance, spec.our_balance)
+    )
+    # Some output must be left: if the accepter has none, the opener cannot spend all of its own on the fee.
+    dust = max(params.ours.dust_limit, params.theirs.dust_limit)
+    available = int(opener.sat) - (int(dust) if accepter.sat < dust else 0)
+    most = min(available, max(wanted, least) * policy.closing_max_fee_factor) if params.is_opener else available
     wanted = min(wanted, most)
     return ClosingFees(Sat(wanted), (Sat(min(least, most)), Sat(most)))
 

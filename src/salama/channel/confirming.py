@@ -266,7 +266,8 @@ def announce_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | 
     if link.early_announcement is not None:
         early = link.early_announcement
         return receive_announcement(Channel(record, replace(link, early_announcement=None)), early, env)
-    if link.is_announcement_sent:
+    if link.is_announcement_sent or record.their_announcement is not None:
+        # Whoever has the peer's half waits until the peer asks for ours by repeating its own.
         return None
     owed = owed_announcement(record, send=True)
     return Transition(Channel(record, replace(link, is_announcement_sent=True)), (owed,))
@@ -292,7 +293,7 @@ def receive_announcement(channel: Channel, message: AnnouncementSignatures, env:
         raise InvalidAnnouncement("a signature of announcement_signatures is not valid")
     theirs = (message.node_signature, message.bitcoin_signature)
     if record.their_announcement == theirs and link.is_announcement_sent:
-        # Repeated because the peer has not got ours: once a connection is enough of an answer.
+        # Once a connection is enough of an answer, or both sides would answer for ever.
         return Transition(channel)
     record = replace(record, their_announcement=theirs)
     owed = owed_announcement(record, send=not link.is_announcement_sent)

@@ -372,6 +372,8 @@ def receive_commitment_signed(channel: Channel, message: CommitmentSigned, env: 
     """The peer commits its updates: keep our new commitment, give up the old one."""
     record, link = channel.record, linked(channel)
     number = record.funding.local.number + 1
+    if not (record.our_ready and record.their_ready):
+        raise InvalidCommitment("commitment_signed before channel_ready")
     if record.our_points.at(number) is None:
         raise InvalidCommitment("commitment_signed before our last revocation")
     if message.funding_txid is not None and message.funding_txid != record.funding.outpoint.txid:

@@ -176,7 +176,6 @@ def receive_reestablish(channel: Channel, message: ChannelReestablish, env: Chan
         state=LinkState.READY,
         queued_removals=undelivered_removals(record),
         is_ready_sent=record.our_ready and not verdict.resend_ready,
-        is_announcement_sent=record.their_announcement is not None,
     )
     effects: list[Effect] = []
     if message.next_funding is not None:

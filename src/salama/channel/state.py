@@ -390,10 +390,11 @@ class Link:
     """Of the next remote commitment, the next local one, and a local one with all of ours; None: to be counted
     again."""
     is_ready_sent: bool = False
-    """``channel_ready`` was sent, or need not be sent, on this connection; so for the next two."""
+    """``channel_ready`` was sent, or need not be sent, on this connection."""
     is_shutdown_sent: bool = False
-    is_announcement_sent: bool = False
+    """On this connection; so for the next two."""
     is_shutdown_received: bool = False
+    is_announcement_sent: bool = False
     early_announcement: AnnouncementSignatures | None = None
     """Came before the funding was deep enough for us to judge it."""
     closing: ClosingFees | None = None
