@@ -236,6 +236,9 @@ class Node:
                 self.broadcaster.publish(one.tx, "wallet transaction")
         tasks.create_task(self._supervise(self.chain.run()), name="chain")
         await self._caught_up()
+        if self.chain.feerate is not None:
+            # No block need have come since the last run: without this the floor would be our idea of a fair fee.
+            self.channels.feerate_changed(self.chain.feerate)
         if config.listen is not None:
             address = await self.peers.listen(config.listen)
             self.listening = str(address)
