@@ -72,11 +72,19 @@ def _log_to(config: Config) -> None:
     root.propagate = False
 
 
+def _log_tasks() -> None:
+    """What everything in the event loop is waiting for: the first question when a node seems to hang."""
+    for task in asyncio.all_tasks():
+        where = [f"{Path(f.f_code.co_filename).name}:{f.f_lineno}" for f in task.get_stack()]
+        log.warning("task %s: %s", task.get_name(), " < ".join(reversed(where)))
+
+
 async def _serve(config: Config) -> None:
     node = Node(config)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, node.stop)
+    loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
     ready: asyncio.Future[None] = loop.create_future()
     running = asyncio.create_task(node.run(ready))
     await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)

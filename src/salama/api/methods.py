@@ -178,7 +178,8 @@ class Methods:
         deadline = time.monotonic() + params.wait
         while (txid := _closing_txid(actor)) == "" and (left := deadline - time.monotonic()) > 0:
             try:
-                await asyncio.wait_for(actor.changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await actor.changed.wait()
             except TimeoutError:
                 break
         record = actor.record

@@ -102,6 +102,9 @@ class RpcServer:
                 for tasks in (answers, self._answers):
                     tasks.add(answer)
                     answer.add_done_callback(tasks.discard)
+        except asyncio.CancelledError:
+            # Only `stop` cancels us; asyncio's streams would report a cancelled handler as an error.
+            pass
         finally:
             # A client that hangs up does not take its commands back: a payment goes on, only the answer is lost.
             self._clients.discard(task)

@@ -152,7 +152,9 @@ class JsonRpcClient:
                 self._authorization = self._login.header()
             reused = bool(self._idle)
             try:
-                status, answer = await asyncio.wait_for(self._exchange(body), seconds)
+                # Not wait_for, which in Python 3.11 can swallow a cancellation that comes together with the answer.
+                async with asyncio.timeout(seconds):
+                    status, answer = await self._exchange(body)
             except TimeoutError:
                 # Before OSError, whose kind it is: one long silence is enough.
                 raise BackendUnavailable(f"no answer within {seconds:g} seconds") from None
@@ -208,9 +210,8 @@ class JsonRpcClient:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            return await asyncio.wait_for(
-                asyncio.open_connection(self.host, self.port, limit=_READ_LIMIT), CONNECT_SECONDS
-            )
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await asyncio.open_connection(self.host, self.port, limit=_READ_LIMIT)
         except TimeoutError:
             raise _Lost("cannot connect in time") from None
 

@@ -91,9 +91,10 @@ class Connection:
 
     async def close(self) -> None:
         """Flush what was sent, then close; never waits for a peer that has stopped reading."""
-        with suppress(OSError, asyncio.TimeoutError):
+        with suppress(OSError, TimeoutError):
             self._writer.close()
-            await asyncio.wait_for(self._writer.wait_closed(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._writer.wait_closed()
         self.abort()
 
     def abort(self) -> None:
@@ -165,6 +166,9 @@ class Listener:
             self._tasks.add(task)
             try:
                 await self._on_connection(connection)
+            except asyncio.CancelledError:
+                # Only `stop` cancels us; asyncio's streams would report a cancelled handler as an error.
+                connection.abort()
             finally:
                 self._tasks.discard(task)
 

@@ -42,6 +42,12 @@ class Broadcaster:
         self._backend = backend
         self._waiting: dict[Txid, tuple[Tx, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[Txid, asyncio.Task[None]] = {}
+
+    async def attempted(self, txid: Txid) -> None:
+        """Return once the attempt that is under way for a transaction, if any, has had its answer."""
+        if (task := self._under_way.get(txid)) is not None:
+            await asyncio.wait((task,))
 
     def publish(self, tx: Tx, why: str) -> None:
         """Publish now and keep trying; returns at once."""
@@ -52,7 +58,9 @@ class Broadcaster:
     def _spawn(self, tx: Tx, why: str) -> None:
         task = asyncio.create_task(self._try(tx, why), name=f"broadcast {tx.txid}")
         self._tasks.add(task)
+        self._under_way[tx.txid] = task
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._under_way.pop(tx.txid, None))
 
     async def _try(self, tx: Tx, why: str) -> None:
         try:

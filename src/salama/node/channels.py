@@ -322,10 +322,7 @@ class Channels:
         actor = self.by_id.get(channel_id) or self._openings.get((node_id, channel_id))
         if actor is None:
             # `funding_signed` names the channel by the id that it will have once we accept that very message.
-            for one in self.by_peer.get(node_id, ()):
-                state = one.state
-                if isinstance(state, Opening) and state.draft is not None and state.draft.channel_id == channel_id:
-                    actor = one
+            actor = next((one for one in self.by_peer.get(node_id, ()) if _will_be(one.state, channel_id)), None)
         return actor if actor is not None and actor.peer == node_id else None
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -387,6 +384,8 @@ class Channels:
             raise CommandRefused(answered.code, answered.reason)
         record = actor.record
         assert record is not None
+        # Whoever mines or looks right after this expects the funding to be in the mempool.
+        await self.broadcaster.attempted(record.funding.outpoint.txid)
         return record.channel_id, record.funding.outpoint
 
     async def open_received(self, node_id: NodeId, message: OpenChannel) -> None:
@@ -397,8 +396,7 @@ class Channels:
         if len(self._openings) >= MAX_OPENINGS or self._pending(node_id) >= MAX_OPENINGS_PER_PEER:
             peer.disconnect("too many channels are being opened")
             return
-        old = self._openings.get((node_id, message.temporary_channel_id))
-        if old is not None:
+        if (old := self._openings.get((node_id, message.temporary_channel_id))) is not None:
             self._retire(old)
         keys = self.signer.channel_keys(await self._new_keys())
         script = await self.wallet.new_script()
@@ -578,6 +576,10 @@ class Channels:
         answered = await answer
         if answered.code:
             raise CommandRefused(answered.code, answered.reason)
+
+
+def _will_be(state: AnyChannel, channel_id: ChannelId) -> bool:
+    return isinstance(state, Opening) and state.draft is not None and state.draft.channel_id == channel_id
 
 
 def _purpose(actor: ChannelActor) -> str:

@@ -126,7 +126,8 @@ class Peers:
             peer = self.connected.get(node_id)
         if peer is not None:
             try:
-                await asyncio.wait_for(peer.ready.wait(), READY_TIMEOUT)
+                async with asyncio.timeout(READY_TIMEOUT):
+                    await peer.ready.wait()
             except TimeoutError:
                 peer = None
         if peer is None or peer is not self.connected.get(node_id):
