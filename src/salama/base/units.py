@@ -35,12 +35,12 @@ class Unit(int):
             raise OutOfRange(cls.__name__, value)
         return int.__new__(cls, value)
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: Self) -> Self:  # type: ignore[override]
         if other.__class__ is not self.__class__:
             return NotImplemented
         return self.__class__(int(self) + int(other))
 
-    def __sub__(self, other: Self) -> Self:
+    def __sub__(self, other: Self) -> Self:  # type: ignore[override]
         if other.__class__ is not self.__class__:
             return NotImplemented
         return self.__class__(int(self) - int(other))

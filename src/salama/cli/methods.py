@@ -12,7 +12,7 @@ from salama.api.schema import Method
 from salama.base.machine import CommandRefused
 from salama.cli.options import Refusal, default_network, socket_path, wants_json
 
-_CLICK_TYPES: dict[type, click.ParamType] = {
+_CLICK_TYPES: dict[type, click.ParamType[Any]] = {
     msgspec.inspect.IntType: click.INT,
     msgspec.inspect.FloatType: click.FLOAT,
     msgspec.inspect.BoolType: click.BOOL,

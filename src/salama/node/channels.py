@@ -308,14 +308,13 @@ class Channels:
     def message(self, node_id: NodeId, channel_id: ChannelId | None, message: Message) -> bool:
         """Give a message to its channel; False if there is none. ``channel_id`` None means all of the peer's."""
         if channel_id is None:
-            for actor in self._of(node_id):
-                actor.tell(MessageReceived(message))
-            return True
-        actor = self.find(node_id, channel_id)
-        if actor is None:
-            return False
-        actor.tell(MessageReceived(message))
-        return True
+            addressed = self._of(node_id)
+        else:
+            found = self.find(node_id, channel_id)
+            addressed = [found] if found is not None else []
+        for actor in addressed:
+            actor.tell(MessageReceived(message))
+        return channel_id is None or bool(addressed)
 
     def find(self, node_id: NodeId, channel_id: ChannelId) -> ChannelActor | None:
         """The peer's channel of this id, final or temporary."""

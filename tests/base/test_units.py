@@ -1,0 +1,52 @@
+"""Units keep to their range and to their own kind (B1.01, immunity A7)."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salama.base.units import MAX_SAT, BlockHeight, CltvExpiry, FeeratePerKw, Msat, OutOfRange, Sat, Unit
+
+UNITS = (Sat, Msat, FeeratePerKw, BlockHeight, CltvExpiry)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_bounds_are_inclusive_and_enforced(unit: type[Unit]) -> None:
+    assert unit(unit.MAX) == unit.MAX and unit(0) == 0
+    for outside in (-1, unit.MAX + 1, 1 << 64, 10**5000):
+        with pytest.raises(OutOfRange) as refused:
+            unit(outside)
+        assert len(str(refused.value)) < 100
+
+
+def test_all_bitcoin_fits_and_one_more_does_not() -> None:
+    assert Sat(MAX_SAT).msat == Msat(MAX_SAT * 1000)
+    with pytest.raises(OutOfRange):
+        Sat(MAX_SAT) + Sat(1)
+    with pytest.raises(OutOfRange):
+        Sat(0) - Sat(1)
+    with pytest.raises(OutOfRange):
+        Sat.total([Sat(MAX_SAT), Sat(1)])
+
+
+@pytest.mark.parametrize("operation", [operator.add, operator.sub])
+@pytest.mark.parametrize(
+    ("one", "other"), [(Sat(5), Msat(5)), (Sat(5), 5), (5, Sat(5)), (BlockHeight(1), CltvExpiry(1))]
+)
+def test_kinds_do_not_mix(operation: object, one: object, other: object) -> None:
+    with pytest.raises(TypeError):
+        operation(one, other)  # type: ignore[operator]
+
+
+@given(st.integers(0, Msat.MAX))
+def test_whole_satoshis_never_round_up(amount: int) -> None:
+    assert 0 <= amount - Msat(amount).sat.msat < 1000
+
+
+@given(st.integers(0, 10_000), st.integers(0, 400_000))
+def test_a_fee_is_rounded_down(rate: int, weight: int) -> None:
+    fee = FeeratePerKw(rate).fee(weight)
+    assert 1000 * fee <= rate * weight < 1000 * (fee + 1)
