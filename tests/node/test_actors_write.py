@@ -1,0 +1,238 @@
+"""What actors give to the journal: rows also when no record changed, and the replay log keyed by the HTLC (B4.03)."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from salama.base.ids import ChannelId, HtlcRef, PaymentHash, Preimage, ShortChannelId, Side
+from salama.base.machine import CommandRefused, Transition
+from salama.base.units import BlockHeight, CltvExpiry, Msat
+from salama.bitcoin.networks import REGTEST
+from salama.channel.events import (
+    AddHtlc,
+    FailHtlc,
+    FailMalformedHtlc,
+    HandoffKey,
+    HtlcCommitted,
+    Origin,
+    PreimageLearned,
+)
+from salama.crypto.hashes import sha256
+from salama.crypto.secp256k1 import public_key
+from salama.gossip.graph import Graph
+from salama.node.channels import ChannelActor
+from salama.node.payments import Committed, PaymentsActor
+from salama.onion.sphinx import make_onion
+from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop
+from salama.payments.views import ChannelView, RelayPolicy
+from salama.routing.scoring import Scorer
+from salama.signer.local import LocalSigner
+from salama.storage import queries
+from salama.storage.journal import Journal
+from salama.storage.writes import PutChannel
+from salama.testing.pair import Pair
+from salama.wire.onion import PaymentPayload
+
+US = LocalSigner(b"the node under test" * 2)
+NEXT = public_key(b"\x22" * 32)
+UP, DOWN = ChannelId(b"\x01" * 32), ChannelId(b"\x02" * 32)
+SCID = ShortChannelId.of(700_000, 1, 0)
+HEIGHT = 800_000
+HASH = PaymentHash(sha256(b"p" * 32))
+
+
+# --- the channel's actor ---------------------------------------------------------------------------------------------
+
+
+def test_a_channels_rows_are_written_with_and_without_a_changed_record(tmp_path: Path) -> None:
+    pair = Pair.opened()
+    actor = ChannelActor(SimpleNamespace(journal=None), pair.alice.channel, pair.bob.signer.node_id)  # type: ignore[arg-type]
+    old = pair.alice.channel
+    row = PreimageLearned(HandoffKey(old.channel_id, 0), Origin(b"origin"), Preimage(b"p" * 32))
+    assert actor.writes(old, Transition(old, (), (row,))) == [row]
+    pair.alice.adds(5_000_000)
+    new = pair.alice.channel
+    assert new.record is not old.record
+    assert actor.writes(old, Transition(new, (), (row,))) == [PutChannel(old.record, new.record), row]
+    assert actor.writes(new, Transition(new)) == []
+
+
+# --- the payments' actor ---------------------------------------------------------------------------------------------
+
+
+class Running:
+    """A payments' actor on a journal, and what it gave to channels."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.sent: list[tuple[ChannelId, Any]] = []
+        policy = RelayPolicy(0, 0, 40, Msat(1), Msat(10**9))
+        views = {DOWN: ChannelView(DOWN, US.node_id, True, Msat(10**9), (SCID,), (policy,))}
+        self.actor = PaymentsActor(
+            journal,
+            US,
+            Graph(REGTEST.chain_hash),
+            Scorer(),
+            pending=journal.read_now(queries.unfinished_payments),
+            origins={},
+            height=lambda: BlockHeight(HEIGHT),
+            channels=lambda: views,
+            by_scid=lambda: {SCID: DOWN},
+            to_channel=lambda channel_id, event: self.sent.append((channel_id, event)),
+        )
+
+    async def hears(self, *htlcs: HtlcCommitted) -> list[Any]:
+        """What the channels are told when these HTLCs are committed."""
+        self.sent.clear()
+        task = asyncio.create_task(self.actor.run())
+        for htlc in htlcs:
+            self.actor.tell(Committed(htlc))
+        await asyncio.wait_for(self.actor.settled(), 5)
+        task.cancel()
+        return [event for _, event in self.sent]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path) as opened:
+        yield opened
+
+
+def committed(id: int, session: bytes = b"\x07" * 32, payment_hash: PaymentHash = HASH) -> HtlcCommitted:
+    relay = PaymentPayload(amt_to_forward=Msat(1000), outgoing_cltv_value=HEIGHT + 100, short_channel_id=SCID)
+    packet = make_onion([(bytes(US.node_id), relay.encode()), (NEXT, relay.encode())], session, payment_hash).packet
+    ref = HtlcRef(UP, Side.INCOMING, id)
+    return HtlcCommitted(ref, Msat(2000), payment_hash, CltvExpiry(HEIGHT + 200), packet)
+
+
+def test_an_onion_works_once(journal: Journal) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        (first,) = await running.hears(committed(1))
+        assert isinstance(first, AddHtlc)
+        (second,) = await running.hears(committed(2))
+        assert isinstance(second, FailHtlc)
+        assert second.id == 2
+
+    asyncio.run(main())
+
+
+def test_an_onion_works_once_within_one_turn(journal: Journal) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        kinds = [type(event) for event in await running.hears(committed(1), committed(2))]
+        assert kinds == [AddHtlc, FailHtlc]
+
+    asyncio.run(main())
+
+
+def test_an_onion_works_once_over_restarts_and_a_restart_is_no_replay(journal: Journal) -> None:
+    async def main() -> None:
+        await Running(journal).hears(committed(1))
+        again = Running(journal)
+        # The same HTLC, reported once more because nobody has decided about it: not signed downstream, so offered.
+        (event,) = await again.hears(committed(1))
+        assert isinstance(event, AddHtlc)
+        # Another HTLC with the same onion: a replay, whoever was first.
+        (event,) = await Running(journal).hears(committed(2))
+        assert isinstance(event, FailHtlc)
+
+    asyncio.run(main())
+
+
+def test_other_onions_are_not_replays(journal: Journal) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        events = await running.hears(*(committed(n, bytes([n]) * 32) for n in range(1, 5)))
+        assert [type(event) for event in events] == [AddHtlc] * 4
+
+    asyncio.run(main())
+
+
+def test_an_onion_that_nobody_can_open_does_not_stop_the_payments(journal: Journal) -> None:
+    """Any peer can send one; each is answered by its code, and the next HTLC is handled as ever."""
+
+    async def main() -> None:
+        running = Running(journal)
+        good = committed(1)
+        packets = {
+            good.onion[:1] + bytes(33) + good.onion[34:]: 0xC006,
+            b"\x01" + good.onion[1:]: 0xC004,
+            bytes(1366): 0xC006,
+            good.onion[:-1] + bytes([good.onion[-1] ^ 1]): 0xC005,
+        }
+        bad = [
+            HtlcCommitted(HtlcRef(UP, Side.INCOMING, n), good.amount, HASH, good.cltv_expiry, packet)
+            for n, packet in enumerate(packets, start=10)
+        ]
+        events = await running.hears(*bad)
+        assert running.actor.frozen == ""
+        assert [(type(e), e.failure_code) for e in events] == [(FailMalformedHtlc, c) for c in packets.values()]
+        (event,) = await running.hears(committed(30, b"\x09" * 32))
+        assert isinstance(event, AddHtlc)
+
+    asyncio.run(main())
+
+
+def test_part_numbers_go_on_with_the_next_attempt_at_the_same_invoice(journal: Journal) -> None:
+    def payment(**changes: Any) -> Payment:
+        made: dict[str, Any] = {
+            "payment_hash": HASH,
+            "payee": US.node_id,
+            "invoice": "lnbcrt1...",
+            "payment_secret": bytes(32),
+            "payment_metadata": None,
+            "amount": Msat(1000),
+            "max_fee": Msat(100),
+            "final_cltv_delta": 18,
+            "created": 1,
+            "deadline": 2_000_000_000,
+        }
+        return Payment(**(made | changes))
+
+    hop = RouteHop(US.node_id, SCID, Msat(1000), CltvExpiry(HEIGHT + 40))
+    lost = Part(0, DOWN, (hop,), b"\x01" * 32, Msat(1000), PartStatus.FAILED)
+    failed = payment(status=PaymentStatus.FAILED, finished=5, parts=(lost,), next_part=1)
+
+    async def main() -> None:
+        await journal.commit([PutPayment(failed)])
+        running = Running(journal)
+        task = asyncio.create_task(running.actor.run())
+        # No way is known, so it fails at once; what counts is the record it leaves.
+        result = await asyncio.wait_for(running.actor.pay(payment(), (), multi_part=False), 5)
+        assert result.status is PaymentStatus.FAILED
+        assert result.next_part == 1
+        task.cancel()
+
+    asyncio.run(main())
+
+
+def test_an_invoice_is_not_paid_twice(journal: Journal) -> None:
+    paid = Payment(
+        payment_hash=HASH,
+        payee=US.node_id,
+        invoice="lnbcrt1...",
+        payment_secret=bytes(32),
+        payment_metadata=None,
+        amount=Msat(1000),
+        max_fee=Msat(100),
+        final_cltv_delta=18,
+        created=1,
+        deadline=2,
+        status=PaymentStatus.SUCCEEDED,
+        preimage=Preimage(b"p" * 32),
+        finished=3,
+    )
+
+    async def main() -> None:
+        await journal.commit([PutPayment(paid)])
+        running = Running(journal)
+        with pytest.raises(CommandRefused) as refused:
+            await running.actor.pay(paid, (), multi_part=False)
+        assert refused.value.code == "already_paid"
+
+    asyncio.run(main())
