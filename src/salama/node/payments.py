@@ -18,7 +18,7 @@ from salama.crypto.secp256k1 import InvalidPoint
 from salama.gossip.graph import Graph
 from salama.invoices.bolt11 import HintHop
 from salama.node.actor import Actor
-from salama.onion.sphinx import ephemeral_key
+from salama.onion.sphinx import OnionRefused, ephemeral_key
 from salama.payments.events import HtlcArrived, Pay, PaymentFinished, RouteLearned, ToChannel
 from salama.payments.machine import resume, turn
 from salama.payments.records import Invoice, Payment
@@ -123,7 +123,7 @@ class PaymentsActor(Actor[PaymentsState]):
     def _secret(self, htlc: HtlcCommitted) -> bytes | None:
         try:
             return self._signer.ecdh(ephemeral_key(htlc.onion))
-        except (InvalidPoint, ValueError):
+        except (OnionRefused, InvalidPoint, ValueError):
             return None
 
     def turn(self, state: PaymentsState, events: Sequence[Event]) -> Transition[PaymentsState]:

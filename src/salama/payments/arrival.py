@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from salama.base.ids import ShortChannelId
 from salama.crypto.hashes import sha256
-from salama.onion.sphinx import OnionRefused, peel_with_secret
+from salama.onion.sphinx import OnionRefused, ephemeral_key, peel_with_secret
 from salama.payments.events import HtlcArrived
 from salama.payments.reasons import BADONION, make
 from salama.wire import Malformed
@@ -55,7 +55,7 @@ def read_htlc(htlc: HtlcArrived) -> ToRelay | ToUs | Unreadable | Refused:
         # We announce no route blinding, so nobody has a reason to send this; inner nodes answer so (B4.13).
         return Unreadable(INVALID_ONION_BLINDING, sha256(htlc.onion))
     if htlc.shared_secret is None:
-        return Unreadable(INVALID_ONION_KEY, sha256(htlc.onion))
+        return Unreadable(_why_without_secret(htlc.onion), sha256(htlc.onion))
     try:
         peeled = peel_with_secret(htlc.onion, htlc.shared_secret, htlc.payment_hash)
     except OnionRefused as refusal:
@@ -76,6 +76,15 @@ def read_htlc(htlc: HtlcArrived) -> ToRelay | ToUs | Unreadable | Refused:
     return ToRelay(
         int(payload.amt_to_forward), payload.outgoing_cltv_value, payload.short_channel_id, peeled.next_packet
     )
+
+
+def _why_without_secret(onion: bytes) -> int:
+    """Version and key are judged before any secret can be shared; the former first (B4.02)."""
+    try:
+        ephemeral_key(onion)
+    except OnionRefused as refusal:
+        return refusal.code
+    return INVALID_ONION_KEY
 
 
 def _first_missing(payload: PaymentPayload, *, final: bool) -> int | None:
