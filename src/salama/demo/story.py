@@ -95,7 +95,7 @@ class Story:
         stage.act("Alice pays Carol through Bob")
         invoice = await network.invoice("carol", FIRST_PAYMENT, "a book")
         stage.say(f"Carol asks for {render_msat(FIRST_PAYMENT)} sat with an invoice:")
-        stage.facts([(f"[dim]{invoice[:78]}…[/]",)])
+        stage.facts([(f"[dim]{invoice[:66]}…[/]",)])
         stage.say(
             "Alice has no channel with Carol, but a way: over Bob. This is what they say, from the nodes' own logs:"
         )
@@ -222,7 +222,7 @@ class Story:
         stage.act("Closing together")
         stage.say("Both sides say that they are done, agree on a fee, and sign one last transaction:")
         logs = self._logs()
-        lines = []
+        lines: list[tuple[str, ...]] = []
         for opener, peer in self.channels:
             # Either side may ask for it.
             asking = peer if (opener, peer) == ("carol", "dave") else opener
