@@ -7,10 +7,9 @@ and begins anew with the next one; what is kept is the agreed transaction.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from salama.base.machine import CommandRefused, Effect, PeerViolation, Reaction, Row, Transition
 from salama.base.units import Sat
+from salama.base.values import replace
 from salama.bitcoin.script import dust_limit, is_shutdown_script
 from salama.channel.closing_txs import ClosingImpossible, ClosingTx, make_closing_tx
 from salama.channel.commitments import acknowledged_of_ours

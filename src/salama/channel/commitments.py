@@ -11,10 +11,10 @@ Refuses to know limits and messages: what comes here has been checked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from salama.base.ids import Side
 from salama.base.units import FeeratePerKw
+from salama.base.values import replace
 from salama.channel.env import Check
 from salama.channel.events import AddHtlc
 from salama.channel.formats import ANCHORS, STATIC_REMOTEKEY, CommitmentFormat

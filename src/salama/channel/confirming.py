@@ -3,10 +3,9 @@ B2.49, B7.02)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from salama.base.ids import Side
 from salama.base.machine import Effect, PeerViolation, Row, Transition
+from salama.base.values import replace
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, READY, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (

@@ -1,6 +1,7 @@
 """What a channel is told, what it asks of the shell, and the facts that it hands to other machines (BOLT 2).
 
-The channel reports HTLCs with an opaque ``origin``: it does not know whether one belongs to a payment of ours or to a forward.
+The channel reports HTLCs with an opaque ``origin``: it does not know whether one belongs to a payment of ours or to a
+forward.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from salama.codec.message import Message
 from salama.wire.features import Features
 
 Origin = NewType("Origin", bytes)
-"""Who asked for an outgoing HTLC: at most 64 bytes chosen by ``payments``, unique among live outgoing HTLCs of the node."""
+"""Who asked for an outgoing HTLC: at most 64 bytes chosen by ``payments``, unique among live outgoing HTLCs of the
+node."""
 
 
 # --- told by the peer and by the connection -------------------------------------------------------------------------

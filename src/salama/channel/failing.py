@@ -5,9 +5,8 @@ The one way onto the chain from our side: publish our latest commitment. A chann
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from salama.base.machine import CommandRefused, Effect, PeerViolation, Reaction, Row, Transition
+from salama.base.values import replace
 from salama.channel.commitments import local_commitment_tx
 from salama.channel.dispatch import ALL_PHASES, CONNECTED, OPEN_PHASES, on
 from salama.channel.env import ChannelEnv

@@ -12,11 +12,12 @@ The peer's updates are judged by ``local``, because a peer cannot know what it h
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from salama.base.ids import Side
 from salama.base.machine import CommandRefused, PeerViolation
 from salama.base.units import FeeratePerKw, Msat
+from salama.base.values import replace
 from salama.channel.commitments import (
     acknowledged_of_ours,
     acknowledged_of_theirs,
@@ -142,7 +143,7 @@ def with_their_removal(counted: Exposures, record: ChannelRecord, htlc: Htlc, re
 
 def _with_htlc(before: Exposure, record: ChannelRecord, htlc: SpecHtlc, *, owner_is_us: bool) -> Exposure:
     amount = int(htlc.amount)
-    floors = _trim_floors(record, owner_is_us, FeeratePerKw(before.feerate))
+    floors = _trim_floors(record, owner_is_us, before.feerate)
     is_outgoing = htlc.side is Side.OUTGOING
     is_kept = amount >= floors[0 if is_outgoing else 1]
     return Exposure(
@@ -161,7 +162,7 @@ def _with_htlc(before: Exposure, record: ChannelRecord, htlc: SpecHtlc, *, owner
 def _without_htlc(before: Exposure, record: ChannelRecord, htlc: SpecHtlc, *, paid: bool) -> Exposure:
     """Of a local commitment; ``htlc`` is outgoing."""
     amount = int(htlc.amount)
-    is_kept = amount >= _trim_floors(record, True, FeeratePerKw(before.feerate))[0]
+    is_kept = amount >= _trim_floors(record, True, before.feerate)[0]
     return replace(
         before,
         ours=before.ours if paid else before.ours + amount,
@@ -173,16 +174,17 @@ def _without_htlc(before: Exposure, record: ChannelRecord, htlc: SpecHtlc, *, pa
     )
 
 
-def _trim_floors(record: ChannelRecord, owner_is_us: bool, feerate: FeeratePerKw) -> tuple[int, int]:
+def _trim_floors(record: ChannelRecord, owner_is_us: bool, feerate: int) -> tuple[int, int]:
     """Least amounts (msat) of an outgoing and of an incoming HTLC that have an output."""
     params, form = record.params, format_of(record)
     dust_limit = params.ours.dust_limit if owner_is_us else params.theirs.dust_limit
     if not form.htlc_fee_from_feerate:
         floor = int(dust_limit) * 1000
         return floor, floor
+    rate = FeeratePerKw(feerate)
     return (
-        int(form.trim_below(feerate, dust_limit, offered=owner_is_us)) * 1000,
-        int(form.trim_below(feerate, dust_limit, offered=not owner_is_us)) * 1000,
+        int(form.trim_below(rate, dust_limit, offered=owner_is_us)) * 1000,
+        int(form.trim_below(rate, dust_limit, offered=not owner_is_us)) * 1000,
     )
 
 
@@ -217,7 +219,7 @@ def check_send_add(record: ChannelRecord, counted: Exposures, add: AddHtlc, env:
     if remote.outgoing_value + amount > int(params.theirs.max_htlc_value_in_flight):
         raise AddForbidden("too_much_in_flight", "the value in flight would exceed what the peer accepts")
     for exposure, owner_is_us in ((remote, False), (local_all, True)):
-        floor = _trim_floors(record, owner_is_us, FeeratePerKw(exposure.feerate))[0]
+        floor = _trim_floors(record, owner_is_us, exposure.feerate)[0]
         is_kept = amount >= floor
         _check_our_balance(record, exposure, amount, is_kept, env)
         if not is_kept and exposure.dust + amount > int(policy.max_dust_exposure):
@@ -248,7 +250,7 @@ def spendable(record: ChannelRecord, counted: Exposures, env: ChannelEnv) -> Msa
         return Msat(0)
     most = int(params.theirs.max_htlc_value_in_flight) - remote.outgoing_value
     for exposure, owner_is_us in ((remote, False), (local_all, True)):
-        floor = _trim_floors(record, owner_is_us, FeeratePerKw(exposure.feerate))[0]
+        floor = _trim_floors(record, owner_is_us, exposure.feerate)[0]
         free = exposure.ours - 1000 * int(params.theirs.channel_reserve)
         dust_room = max(0, min(floor - 1, int(env.policy.max_dust_exposure) - exposure.dust))
         if params.is_opener:
@@ -297,23 +299,24 @@ def check_receive_add(record: ChannelRecord, counted: Exposures, htlc: SpecHtlc)
         raise HtlcNotAllowed("more value in flight than we accept")
     needed = 1000 * int(params.ours.channel_reserve)
     if not params.is_opener:
-        is_kept = amount >= _trim_floors(record, True, FeeratePerKw(local.feerate))[1]
+        is_kept = amount >= _trim_floors(record, True, local.feerate)[1]
         needed += opener_cost(form, local.feerate, local.untrimmed + is_kept)
     if local.theirs - amount < needed:
         raise HtlcNotAllowed("update_add_htlc exceeds the peer's balance after reserve and fees")
 
 
-def exceeds_dust_exposure(record: ChannelRecord, htlc: Htlc, env: ChannelEnv) -> bool:
-    """Whether an incoming HTLC that is committed on both sides takes either commitment's dust over our limit (B2.50).
+def beyond_dust_exposure(record: ChannelRecord, htlcs: Sequence[Htlc], env: ChannelEnv) -> frozenset[int]:
+    """Ids of those incoming ``htlcs``, committed on both sides, that are dust where dust exceeds our limit (B2.50).
 
     Such an HTLC must be failed, and no preimage be revealed for it.
     """
-    funding = record.funding
-    for spec in (funding.local.spec, funding.latest_remote.spec):
-        floor = _trim_floors(record, spec.owner_is_us, spec.feerate)[1]
-        if int(htlc.amount) < floor and exposure_of(record, spec).dust > int(env.policy.max_dust_exposure):
-            return True
-    return False
+    beyond: set[int] = set()
+    for spec in (record.funding.local.spec, record.funding.latest_remote.spec):
+        floor = _trim_floors(record, spec.owner_is_us, int(spec.feerate))[1]
+        dust = [htlc for htlc in htlcs if int(htlc.amount) < floor]
+        if dust and exposure_of(record, spec).dust > int(env.policy.max_dust_exposure):
+            beyond.update(htlc.id for htlc in dust)
+    return frozenset(beyond)
 
 
 # --- fee rates (B2.53) -----------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ and a retransmission finds it in the record (``update_messages``). Each handler:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from salama.base.ids import HtlcRef, Side
 from salama.base.machine import CommandRefused, Effect, PeerViolation, Reaction, Row, Transition
 from salama.base.units import CltvExpiry, FeeratePerKw, OutOfRange
+from salama.base.values import replace
 from salama.channel import limits
 from salama.channel.commitments import (
     checks_of_local,
@@ -423,20 +423,25 @@ def receive_revocation(channel: Channel, message: RevokeAndAck, env: ChannelEnv)
     except InconsistentSecret as problem:
         raise InvalidRevocation(str(problem), Reaction.WARN) from None
     record, committed, gone = with_revocation(replace(record, their_secrets=secrets), message.next_per_commitment_point)
-    effects = tuple(committed_effect(record, htlc, env) for htlc in committed)
+    effects = committed_effects(record, committed, env)
     rows = tuple(_failed_row(record, htlc) for htlc in gone if not isinstance(htlc.removal, Fulfilment))
     return Transition(Channel(record, replace(link, exposures=None)), effects, rows)
 
 
-def committed_effect(record: ChannelRecord, htlc: Htlc, env: ChannelEnv) -> HtlcCommitted:
-    return HtlcCommitted(
-        ref=HtlcRef(record.channel_id, Side.INCOMING, htlc.id),
-        amount=htlc.amount,
-        payment_hash=htlc.payment_hash,
-        cltv_expiry=htlc.cltv_expiry,
-        onion=htlc.onion,
-        path_key=htlc.path_key,
-        must_fail=limits.exceeds_dust_exposure(record, htlc, env),
+def committed_effects(record: ChannelRecord, htlcs: Sequence[Htlc], env: ChannelEnv) -> tuple[Effect, ...]:
+    """Tells of incoming HTLCs that are committed for good."""
+    beyond = limits.beyond_dust_exposure(record, htlcs, env)
+    return tuple(
+        HtlcCommitted(
+            ref=HtlcRef(record.channel_id, Side.INCOMING, htlc.id),
+            amount=htlc.amount,
+            payment_hash=htlc.payment_hash,
+            cltv_expiry=htlc.cltv_expiry,
+            onion=htlc.onion,
+            path_key=htlc.path_key,
+            must_fail=htlc.id in beyond,
+        )
+        for htlc in htlcs
     )
 
 

@@ -10,12 +10,13 @@ Until there is a record nothing can be lost: whatever goes wrong, the opening is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
 from salama.base.machine import CommandRefused, Effect, Event, PeerViolation, Reaction, Row, Transition
 from salama.base.units import FeeratePerKw, Msat, Sat
+from salama.base.values import replace
 from salama.channel.commitments import checks_of_local, local_commitment_tx, remote_commitment_tx
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (

@@ -6,10 +6,11 @@ the order in which it was first sent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from salama.base.machine import Effect, PeerViolation, Reaction, Transition
+from salama.base.values import replace
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import Connected, Disconnected, FeeratesChanged, Send

@@ -161,11 +161,12 @@ def resume(record: ChannelRecord, env: ChannelEnv) -> Transition[Channel]:
             effects.append(closing.owed_mutual_close(record))
     if record.their_announcement is not None and confirming.may_announce(record, env):
         effects.append(confirming.owed_announcement(record, send=False))
-    effects += [
-        normal.committed_effect(record, htlc, env)
+    undecided = [
+        htlc
         for htlc in record.htlcs.values()
         if htlc.side is Side.INCOMING and htlc.removal is None and record.is_added_irrevocably(htlc)
     ]
+    effects += normal.committed_effects(record, undecided, env)
     return Transition(Channel(record), tuple(effects))
 
 
