@@ -1,0 +1,121 @@
+"""What may be spent is exactly what is accepted, and what the sender allows the receiver takes (B2.45, B2.46)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from salama.base.ids import HtlcRef, Side
+from salama.base.units import FeeratePerKw, Msat
+from salama.base.values import replace as fast_replace
+from salama.channel.env import ChannelEnv, Feerates
+from salama.channel.events import Disconnect
+from salama.channel.limits import exposures
+from salama.channel.state import Phase
+from salama.channel.views import HtlcState, balances, htlc_state, outcome, receivable, spendable
+from salama.testing.pair import End, Pair, default_env
+
+
+def env_of(feerate: int, dust: int) -> ChannelEnv:
+    env = default_env()
+    policy = replace(env.policy, max_dust_exposure=Msat(dust), max_accepted_htlcs=6)
+    return replace(env, feerates=Feerates(FeeratePerKw(feerate), FeeratePerKw(feerate)), policy=policy)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    capacity=st.integers(20_000, 2_000_000),
+    share=st.floats(0, 1),
+    feerate=st.integers(253, 2000),
+    dust=st.sampled_from([0, 100_000, 1_000_000, 50_000_000]),
+    before=st.lists(st.tuples(st.booleans(), st.floats(0.001, 1)), max_size=8),
+)
+def test_spendable_is_the_most_that_is_accepted(
+    capacity: int, share: float, feerate: int, dust: int, before: list[tuple[bool, float]]
+) -> None:
+    push = int((capacity - 4000) * 1000 * share * 0.9)
+    pair = Pair.opened(capacity, push, env=env_of(feerate, dust))
+    assert pair.alice.record.phase is Phase.NORMAL
+    for is_alice, part in before:
+        end = pair.alice if is_alice else pair.bob
+        amount = int(int(spendable(end.channel, end.env)) * part)
+        if amount:
+            end.adds(amount)
+            pair.settle()
+            assert not any(isinstance(e, Disconnect) for e in (*pair.alice.effects, *pair.bob.effects))
+    for end, other in ((pair.alice, pair.bob), (pair.bob, pair.alice)):
+        most = int(spendable(end.channel, end.env))
+        from salama.channel.step import turn
+
+        def is_refused(amount: int, of: End = end) -> bool:
+            done = turn(of.channel, [of.add_event(999, amount)], of.env)
+            return any(type(effect).__name__ == "AddRefused" for effect in done.effects)
+
+        if most:
+            assert not is_refused(most)
+            assert most <= int(receivable(other.channel)), "whatever we dare, the peer takes"
+        assert is_refused(most + 1)
+
+
+def test_nothing_can_be_spent_without_a_connection() -> None:
+    pair = Pair.opened()
+    assert int(spendable(pair.alice.channel, pair.alice.env)) > 500_000_000
+    pair.cut()
+    assert spendable(pair.alice.channel, pair.alice.env) == receivable(pair.alice.channel) == Msat(0)
+
+
+def test_balances_and_states_for_people() -> None:
+    pair = Pair.opened()
+    pair.alice.adds(5_000_000)
+    record_id = pair.alice.record.channel_id
+    ref = HtlcRef(record_id, Side.OUTGOING, 0)
+    seen = [htlc_state(pair.alice.record, ref)]
+    pair.settle()
+    seen.append(htlc_state(pair.alice.record, ref))
+    assert outcome(pair.alice.record.htlcs[0]) == "pending"
+    incoming = HtlcRef(record_id, Side.INCOMING, 0)
+    assert htlc_state(pair.bob.record, incoming) is HtlcState.COMMITTED
+    told = balances(pair.alice.record)
+    assert (told.ours, told.outgoing, told.incoming) == (Msat(595_000_000), Msat(5_000_000), Msat(0))
+    pair.cut()
+    pair.bob.settles_all()
+    assert htlc_state(pair.bob.record, incoming) is HtlcState.DECIDED
+    pair.connect()
+    while not pair.is_quiet():
+        pair.deliver(pair.bob)
+        seen.append(htlc_state(pair.alice.record, ref))
+        pair.deliver(pair.alice)
+    distinct = list(dict.fromkeys(seen))
+    assert distinct == [HtlcState.ADDING, HtlcState.COMMITTED, HtlcState.REMOVING, HtlcState.GONE]
+
+
+def test_the_totals_are_kept_and_not_counted_again() -> None:
+    pair = Pair.opened()
+    pair.alice.adds(1_000_000)
+    pair.alice.outbox.clear()
+    pair.alice.adds(1_000_000)
+    link = pair.alice.link
+    assert link.exposures is not None and exposures(pair.alice.record, link) is link.exposures
+
+
+def test_the_fast_replace_is_replace() -> None:
+    pair = Pair.opened()
+    pair.alice.adds(1_000_000)
+    record, link = pair.alice.record, pair.alice.link
+    for value, changes in (
+        (record, {"next_outgoing_id": 9}),
+        (link, {"queued_removals": (1,)}),
+        (record.funding, {"next_remote": None}),
+        (record.htlcs[0], {"last_remote": 4}),
+        (pair.alice.channel, {"link": None}),
+    ):
+        changed: Any = fast_replace(cast(Any, value), **changes)
+        assert changed == dataclasses.replace(cast(Any, value), **changes) != value
+        assert type(changed) is type(value)
+    with pytest.raises(KeyError):
+        fast_replace(record, nonsense=1)  # type: ignore[call-arg]
