@@ -362,3 +362,31 @@ def test_amounts_are_conserved_with_fractions() -> None:
     tx = agreed(pair)
     assert int(pair.bob.record.funding.local.spec.our_balance) == int(Msat(400_000_001))
     assert {int(o.value) for o in tx.outputs} >= {400_000}
+
+
+def test_an_error_after_the_agreement_is_no_second_close() -> None:
+    """Peers that forgot a closed channel answer with an error."""
+    from salama.channel.events import ForceClose
+    from salama.wire.setup import Error
+
+    pair = Pair.opened()
+    pair.alice.does(CloseChannel(SCRIPT))
+    pair.settle()
+    count = len(pair.alice.broadcasts)
+    pair.alice.hears(Error(channel_id=pair.alice.record.channel_id, data=b"unknown channel"))
+    assert len(pair.alice.broadcasts) == count and pair.alice.record.phase is Phase.NEGOTIATING
+    pair.alice.does(ForceClose("the fee was too low"))
+    assert len(pair.alice.broadcasts) == count + 1 and pair.alice.record.phase is Phase.ON_CHAIN
+
+
+def test_a_fee_that_would_leave_no_output_is_not_paid() -> None:
+    pair = Pair.opened(1_000_000, 300_000)
+    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(4_000_000)))
+    pair.settle()
+    (output,) = agreed(pair).outputs
+    assert int(output.value) == 354
+    pair.alice.does(FundingSpent(agreed(pair), pair.alice.env.height))
+    from salama.channel.events import ForceClose
+
+    with pytest.raises(CommandRefused, match="on the chain"):
+        step(pair.alice.channel, ForceClose("again"), pair.alice.env)

@@ -41,16 +41,21 @@ def dropped_adds(link: Link | None) -> tuple[Effect, ...]:
     return () if link is None else tuple(AddDropped(add.origin) for add in link.queued_adds)
 
 
-def fail_channel(channel: Channel, reason: str) -> Transition[Channel]:
-    """Publish our commitment and have nothing more to do with the peer; again, it changes nothing."""
+def fail_channel(channel: Channel, reason: str, *, asked_by_user: bool = False) -> Transition[Channel]:
+    """Publish our commitment and have nothing more to do with the peer; again, it changes nothing.
+
+    Where a closing transaction is agreed on, only the user can still want the commitment: peers that have forgotten a
+    closed channel answer with an error, and that must not cost us a second close.
+    """
     record = channel.record
     if record.phase not in OPEN_PHASES:
         return Transition(channel)
     effects: list[Effect] = list(dropped_adds(channel.link))
     if channel.link is not None:
         effects.append(Send(Error(channel_id=record.channel_id, data=reason.encode())))
-    if record.stale:
-        # Our commitment is revoked: whoever asks for its publication would lose everything.
+    is_closed = record.spend is not None or record.mutual_close is not None
+    if record.stale or (is_closed and not asked_by_user):
+        # If stale, our commitment is revoked: who publishes it would lose everything.
         return Transition(Channel(record, None), tuple(effects))
     effects.append(owed_local_commitment(record, reason))
     rows: tuple[Row, ...] = (
@@ -81,7 +86,9 @@ def force_close(channel: Channel, event: ForceClose, env: ChannelEnv) -> Transit
             "the peer proved that our data is old: publishing our commitment would lose all of it",
             "wait until the peer closes the channel, or restore a newer database",
         )
-    failed = fail_channel(channel, event.reason)
+    if channel.record.spend is not None:
+        raise CommandRefused("closing_already", "the closing transaction is on the chain")
+    failed = fail_channel(channel, event.reason, asked_by_user=True)
     return Transition(failed.state, (*failed.effects, CommandAnswered("", "closing")), failed.rows)
 
 
