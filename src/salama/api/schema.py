@@ -1,4 +1,5 @@
-"""The methods of a node: parameters, results, words. The server, the terminal and the documentation are made from this page.
+"""The methods of a node: parameters, results, words. The server, the terminal and the documentation are made from
+this page.
 
 Amounts come in with a unit (``api.amounts``) and go out as integers in fields ending ``_msat``. Ids are text.
 """
@@ -303,10 +304,19 @@ METHODS: dict[str, Method] = {
         Method("payments", "Our payments, newest first.", PageParams, Payments, aliases=("listpays", "listpayments")),
         Method("invoices", "Our invoices, newest first.", PageParams, Invoices, aliases=("listinvoices",)),
         Method(
-            "decode", "Say what a thing is: message, invoice, transaction, script, address, features.", DecodeParams, Decoded,
+            "decode",
+            "Say what a thing is: message, invoice, transaction, script, address, features.",
+            DecodeParams,
+            Decoded,
             ("item",), aliases=("decodepayreq", "parseinvoice", "decode_invoice"),
         ),
-        Method("forwards", "What we relayed for others, newest first.", PageParams, Forwards, aliases=("listforwards", "fwdinghistory")),
+        Method(
+            "forwards",
+            "What we relayed for others, newest first.",
+            PageParams,
+            Forwards,
+            aliases=("listforwards", "fwdinghistory"),
+        ),
         Method("stop", "Stop the node in good order.", Nothing, Done),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 on a Unix socket: one JSON object a line in, one a line out. Who may open the socket may do everything."""
+"""JSON-RPC 2.0 on a Unix socket: one JSON object a line in, one a line out. Who may open it may do everything."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class RpcServer:
         self._encoder = msgspec.json.Encoder()
 
     async def start(self) -> None:
-        """Bind; a socket that a killed node left behind is replaced (the data directory's lock says that it is dead)."""
+        """Bind; a socket that a killed node left behind is replaced (the data directory's lock says that it is
+        dead).
+        """
         with suppress(FileNotFoundError):
             if stat.S_ISSOCK(self._path.stat().st_mode):
                 self._path.unlink()

@@ -1,4 +1,4 @@
-"""Reading an incoming HTLC: peel its onion and decide what kind of instruction it carries (BOLT 4, B4.02, B4.04, B4.05)."""
+"""Reading an incoming HTLC: peel its onion and decide what kind of instruction it carries (BOLT 4: B4.02-B4.05)."""
 
 from __future__ import annotations
 

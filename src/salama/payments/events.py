@@ -1,4 +1,4 @@
-"""What the payment machine is told and what it asks for. Handoffs of channels arrive as they are (``channel.events``)."""
+"""What the payment machine is told and what it asks for. Handoffs of channels arrive as they are."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class PaymentFinished(Effect):
 
 @dataclass(frozen=True, slots=True)
 class RouteLearned(Effect):
-    """What a part taught about its route: ``failed_at`` is the index of the hop that did not pass it on, None on success."""
+    """What a part taught about its route: ``failed_at`` is the index of the hop that did not pass it on, None on
+    success.
+    """
 
     part: Part
     failed_at: int | None

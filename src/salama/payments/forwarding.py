@@ -1,4 +1,4 @@
-"""Relaying for others: the checks before, and the way back of a preimage or a failure (BOLT 4 B4.04, BOLT 2 B2.47, B2.48)."""
+"""Relaying for others: the checks before, and the way back of a preimage or a failure (B4.04, B2.47, B2.48)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _against(policy: RelayPolicy, htlc: HtlcArrived, order: ToRelay) -> bytes | 
 
 
 def _choose(work: Turn, order: ToRelay, requested: ChannelView) -> ChannelId | None:
-    """The requested channel if it can carry the amount, else the fittest other channel to the same peer (non-strict)."""
+    """The requested channel if it can carry the amount, else the fittest other one to the same peer (non-strict)."""
     siblings = [v for v in work.env.channels.values() if v.peer == requested.peer and v is not requested]
     for view in [requested, *sorted(siblings, key=lambda v: (-v.spendable, v.channel_id))]:
         if view.ready and int(view.spendable) - work.reserved.get(view.channel_id, 0) >= order.amount:
@@ -102,10 +102,12 @@ def settle_back(work: Turn, origin: ForwardOrigin, learned: PreimageLearned) -> 
 
 
 def fail_back(work: Turn, origin: ForwardOrigin, failed: HtlcFailed) -> None:
-    """The downstream removal is irrevocable: pass the failure on, wrapped once more, or make our own for a malformed report."""
+    """The downstream removal is irrevocable: pass the failure on, wrapped once more; make our own of a malformed
+    report.
+    """
     relay_ = work.relays.pop(origin.incoming, None)
     if relay_ is None:
-        # The upstream HTLC is resolved already (a second delivery after a restart): only the handoff is left to consume.
+        # The upstream HTLC is resolved already (a second delivery after a restart): consume the handoff.
         fail_with(work, origin.incoming, b"", failed.key)
         return
     _record(work, origin, relay_, failed.key.htlc_id, ForwardStatus.FAILED)

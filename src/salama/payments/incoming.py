@@ -1,4 +1,4 @@
-"""Receiving: one HTLC or a set of parts against an invoice of ours, all or nothing (BOLT 4, B4.05, B4.06; immunity D1, D4)."""
+"""Receiving: one HTLC or a set of parts against an invoice of ours, all or nothing (BOLT 4: B4.05, B4.06)."""
 
 from __future__ import annotations
 

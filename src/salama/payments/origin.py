@@ -1,7 +1,7 @@
 """The opaque ``origin`` that a channel keeps with each outgoing HTLC: who asked for it (architecture, "Rows").
 
-Two kinds: a forward, named by the incoming HTLC, and a part of a payment of ours, named by payment hash and part number.
-Both are at most one live outgoing HTLC each: that is what makes forwarding twice impossible across restarts.
+Two kinds: a forward, named by the incoming HTLC, and a part of a payment of ours, named by payment hash and part
+number. Both are at most one live outgoing HTLC each: that is what makes forwarding twice impossible across restarts.
 """
 
 from __future__ import annotations

@@ -211,7 +211,9 @@ def _continue(work: Turn, outgoing: Outgoing, *, give_up: bool) -> None:
 
 
 def _keep_or_close(work: Turn, outgoing: Outgoing) -> None:
-    """Write the record; a successful payment stays until its last part has settled, so that the fee on record is the fee paid."""
+    """Write the record; a successful payment stays until its last part has settled, so that the fee on record is the
+    fee paid.
+    """
     payment = outgoing.payment
     work.rows.append(PutPayment(payment))
     if payment.in_flight:

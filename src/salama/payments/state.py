@@ -1,4 +1,4 @@
-"""What the payment machine holds between turns: nothing that cannot be derived again from the journal and the channels."""
+"""What the payment machine holds between turns: nothing that the journal and the channels could not tell again."""
 
 from __future__ import annotations
 
