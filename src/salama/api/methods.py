@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -128,7 +126,7 @@ class Methods:
                 return schema.Connected(node_id=str(node_id))
             raise CommandRefused("no_address", "Nobody has told us where that node is.", "Write NODE_ID@host:port.")
         await node.peers.connect(node_id, address)
-        await node.journal.commit([PutPeer(node_id, (str(address),), int(time.time()))])
+        await node.journal.commit([PutPeer(node_id, (str(address),), int(node.outside.now()))])
         node.peers.keep(node_id)
         return schema.Connected(node_id=str(node_id))
 
@@ -175,8 +173,9 @@ class Methods:
         else:
             script = await self.node.wallet.new_script()
             await self.node.channels.command(actor, CloseChannel(script))
-        deadline = time.monotonic() + params.wait
-        while (txid := _closing_txid(actor)) == "" and (left := deadline - time.monotonic()) > 0:
+        monotonic = self.node.outside.monotonic
+        deadline = monotonic() + params.wait
+        while (txid := _closing_txid(actor)) == "" and (left := deadline - monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await actor.changed.wait()
@@ -238,8 +237,8 @@ class Methods:
         amount = None if params.amount == "any" else parse_amount(params.amount)
         if amount is not None and amount == 0:
             raise CommandRefused("bad_amount", "An invoice asks for more than nothing.", "Write an amount, or any.")
-        preimage, payment_secret = Preimage(secrets.token_bytes(32)), secrets.token_bytes(32)
-        payment_hash, now = PaymentHash(sha256(preimage)), int(time.time())
+        preimage, payment_secret = Preimage(node.outside.entropy(32)), node.outside.entropy(32)
+        payment_hash, now = PaymentHash(sha256(preimage)), int(node.outside.now())
         text = bolt11.sign(
             bolt11.Invoice(
                 network=node.config.network,
@@ -273,14 +272,14 @@ class Methods:
         )
 
     async def pay(self, params: schema.PayParams) -> schema.Paid:
-        node, started = self.node, time.monotonic()
+        node, started = self.node, self.node.outside.monotonic()
         try:
             invoice = bolt11.parse(params.request.strip().removeprefix("lightning:"), networks=(node.config.network,))
         except bolt11.InvalidInvoice as invalid:
             raise CommandRefused(
                 "invalid_invoice", f"This is no invoice that can be paid: {invalid.reason}.", "Ask for a new one."
             ) from None
-        now = int(time.time())
+        now = int(node.outside.now())
         if invoice.is_expired(now):
             raise CommandRefused(
                 "invoice_expired", f"The invoice expired {now - invoice.expires_at} seconds ago.", "Ask for a new one."
@@ -301,7 +300,7 @@ class Methods:
             deadline=now + params.timeout,
         )
         done = await node.payments.pay(payment, invoice.route_hints, multi_part=invoice.features.has(BASIC_MPP))
-        return _paid(done, time.monotonic() - started)
+        return _paid(done, node.outside.monotonic() - started)
 
     async def payments(self, params: schema.PageParams) -> schema.Payments:
         page = await self.node.journal.read(lambda db: queries.payments(db, _before(params.cursor), params.limit))
@@ -321,7 +320,7 @@ class Methods:
 
     async def invoices(self, params: schema.PageParams) -> schema.Invoices:
         page = await self.node.journal.read(lambda db: queries.invoices(db, _before(params.cursor), params.limit))
-        now = int(time.time())
+        now = int(self.node.outside.now())
         lines = [
             schema.InvoiceLine(
                 payment_hash=str(i.payment_hash),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -48,6 +46,7 @@ from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, 
 from salama.channel.step import resume, turn
 from salama.node.actor import Actor
 from salama.node.chain import Broadcaster, Watch
+from salama.node.outside import Outside
 from salama.node.peers import Peers
 from salama.node.wallet import WalletActor
 from salama.payments.views import ChannelView, RelayPolicy
@@ -152,10 +151,12 @@ class Channels:
         chain_hash: BlockHash,
         next_key_index: int,
         tasks: asyncio.TaskGroup,
+        outside: Outside | None = None,
     ) -> None:
         self.journal, self.signer, self.wallet, self.broadcaster = journal, signer, wallet, broadcaster
         self.policy, self.our_features, self.chain_hash = policy, our_features, chain_hash
         self._tasks = tasks
+        self.outside = outside or Outside()
         self._next_key_index = next_key_index
         self.peers: Peers
         self.around: Surroundings
@@ -167,13 +168,13 @@ class Channels:
         self.by_peer: dict[NodeId, set[ChannelActor]] = {}
         self.by_scid: dict[ShortChannelId, ChannelId] = {}
         self._views: dict[ChannelId, ChannelView] = {}
-        self._stale_views: set[ChannelId] = set()
+        self._stale_views: dict[ChannelId, None] = {}
 
     # --- the world of a turn ------------------------------------------------------------------------------------------
 
     def env(self) -> ChannelEnv:
         """What a channel may know at this moment."""
-        return ChannelEnv(int(time.time()), self.height, Feerates(self.feerate, self.feerate), self.policy)
+        return ChannelEnv(int(self.outside.now()), self.height, Feerates(self.feerate, self.feerate), self.policy)
 
     # --- start and growth ---------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Channels:
         for actor in list(self.by_id.values()):
             record = actor.record
             assert record is not None
-            # The signer forgets nothing that this record knows: the last remote commitment signed, the last one revoked.
+            # The signer forgets nothing that this record knows: the last remote commitment signed, the last revoked.
             funding = record.funding
             self.signer.remember(
                 record.params.key_index,
@@ -214,7 +215,7 @@ class Channels:
     def _index(self, actor: ChannelActor, record: ChannelRecord) -> None:
         for scid in scids_of(record):
             self.by_scid[scid] = record.channel_id
-        self._stale_views.add(record.channel_id)
+        self._stale_views[record.channel_id] = None
         for funding in (*record.active, *record.inactive):
             self.watch.add(funding.outpoint, record.channel_id)
 
@@ -224,7 +225,7 @@ class Channels:
         if record is not None:
             self.by_id.pop(record.channel_id, None)
             self._views.pop(record.channel_id, None)
-            self._stale_views.discard(record.channel_id)
+            self._stale_views.pop(record.channel_id, None)
             for scid in scids_of(record):
                 self.by_scid.pop(scid, None)
             for funding in (*record.active, *record.inactive):
@@ -335,8 +336,8 @@ class Channels:
 
     def _new_alias(self) -> ShortChannelId:
         while True:
-            height = ALIAS_HEIGHT + secrets.randbelow((1 << 24) - ALIAS_HEIGHT)
-            alias = ShortChannelId.of(height, secrets.randbelow(1 << 24), secrets.randbelow(1 << 16))
+            height = ALIAS_HEIGHT + self.outside.below((1 << 24) - ALIAS_HEIGHT)
+            alias = ShortChannelId.of(height, self.outside.below(1 << 24), self.outside.below(1 << 16))
             if alias not in self.by_scid:
                 return alias
 
@@ -362,7 +363,7 @@ class Channels:
                 our_features=self.our_features,
                 their_features=peer.features,
                 chain_hash=self.chain_hash,
-                temporary_id=ChannelId(secrets.token_bytes(32)),
+                temporary_id=ChannelId(self.outside.entropy(32)),
                 keys=keys,
                 alias=self._new_alias(),
                 closing_script=script,
@@ -445,7 +446,7 @@ class Channels:
                     self.peers.keep(actor.peer)
                 elif old.record is None or scids_of(old.record) != scids_of(record):
                     self._index(actor, record)
-            self._stale_views.add(record.channel_id)
+            self._stale_views[record.channel_id] = None
             self.around.channel_changed(new, old.record)
         for row in done.rows:
             if isinstance(row, PreimageLearned | HtlcFailed):
@@ -519,7 +520,7 @@ class Channels:
         actors = [*self.by_id.values(), *self._openings.values()]
         for actor in actors:
             actor.tell(BlockArrived())
-        self._stale_views.update(self.by_id)
+        self._stale_views.update(dict.fromkeys(self.by_id))
         return actors
 
     def block_disconnected(self, event: BlockDisconnected) -> list[ChannelActor]:
@@ -554,7 +555,7 @@ class Channels:
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def by_name(self, name: str) -> ChannelActor:
-        """The channel that a person names: by id, short channel id, alias or funding outpoint. Raises CommandRefused."""
+        """The channel that a person names: by id, short channel id, alias or outpoint. Raises CommandRefused."""
         found: set[ChannelActor] = set()
         for actor in self.by_id.values():
             record = actor.record

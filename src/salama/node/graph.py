@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -36,6 +35,7 @@ from salama.gossip.state import GossipEnv, GossipState
 from salama.gossip.sync import restore, turn
 from salama.net.tcp import PeerAddress
 from salama.node.actor import Actor
+from salama.node.outside import Outside
 from salama.node.peers import Peers, short
 from salama.payments.views import RelayPolicy
 from salama.signer.local import LocalSigner
@@ -78,11 +78,13 @@ class GossipActor(Actor[GossipState]):
         alias: str,
         features: Features,
         flush_seconds: float,
+        outside: Outside | None = None,
     ) -> None:
         super().__init__("gossip", GossipState(Graph(chain_hash)), journal)
         self._signer, self._backend, self._peers, self._height = signer, backend, peers, height
         self._chain_hash, self._alias, self._features = chain_hash, alias, features
         self._flush_seconds = flush_seconds
+        self._outside = outside or Outside()
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._own: dict[ShortChannelId, ChannelUpdate] = {}
@@ -148,7 +150,7 @@ class GossipActor(Actor[GossipState]):
             our_node_id=self._signer.node_id,
             their_node_id=theirs,
             # Strictly newer than anything we have said, also when the clock was set back.
-            timestamp=max(int(time.time()), max(stamps) + 1, (last.timestamp + 1) if last else 0),
+            timestamp=max(int(self._outside.now()), max(stamps) + 1, (last.timestamp + 1) if last else 0),
             cltv_expiry_delta=policy.cltv_expiry_delta,
             htlc_minimum=policy.htlc_minimum,
             htlc_maximum=policy.htlc_maximum,
@@ -170,7 +172,7 @@ class GossipActor(Actor[GossipState]):
         own = self.state.own_node
         made = make_node_announcement(
             node_id=self._signer.node_id,
-            timestamp=max(int(time.time()), (own.timestamp + 1) if own else 0),
+            timestamp=max(int(self._outside.now()), (own.timestamp + 1) if own else 0),
             alias=self._alias,
             rgb_color=bytes(self._signer.node_id[1:4]),
             features=self._features,
@@ -187,7 +189,7 @@ class GossipActor(Actor[GossipState]):
 
     def turn(self, state: GossipState, events: Sequence[Event]) -> Transition[GossipState]:
         env = GossipEnv(
-            now=time.time(),
+            now=self._outside.now(),
             height=int(self._height()),
             chain_hash=self._chain_hash,
             our_node_id=self._signer.node_id,

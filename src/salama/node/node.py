@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused, Event
 from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
-from salama.chain.bitcoind import Bitcoind
 from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import BlockArrived, BlockRemoved
@@ -23,16 +21,15 @@ from salama.node.chain import Broadcaster, ChainFollower, Tip
 from salama.node.channels import NEXT_KEY_INDEX, Channels, scids_of
 from salama.node.config import Config
 from salama.node.graph import GossipActor
+from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
-from salama.node.seed import load_or_make_seed
 from salama.node.wallet import WalletActor
 from salama.payments.events import HandoffArrived, OfferRefused, Ticked
 from salama.routing.scoring import Scorer
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
-from salama.storage.journal import Journal
 from salama.storage.writes import ForgetOnions, PutKeyValue
 from salama.transport.noise import StaticKey
 from salama.transport.session import printable
@@ -112,16 +109,16 @@ MAX_HINTS = 4
 class Node:
     """A running node. Make one with ``await Node.start(config)``; ``run`` until stopped."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.started = time.time()
+    def __init__(self, config: Config, outside: Outside | None = None) -> None:
+        self.config, self.outside = config, outside or Outside()
+        self.started = self.outside.now()
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
 
     async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
-        """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable, CommandRefused and the like."""
-        self.journal = Journal.open(self.config.directory)
+        """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable or CommandRefused."""
+        self.journal = self.outside.journal(self.config)
         self.journal.on_failure(lambda failure: self._fail(failure))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -158,14 +155,14 @@ class Node:
     # --- putting it together ------------------------------------------------------------------------------------------
 
     async def _build(self, tasks: asyncio.TaskGroup) -> None:
-        config, journal = self.config, self.journal
-        seed = load_or_make_seed(config.directory)
+        config, journal, outside = self.config, self.journal, self.outside
+        seed = outside.seed(config)
         self.signer, keys = LocalSigner(seed), WalletKeys(seed, config.network)
-        self.backend = Bitcoind(config.bitcoind, cookie=config.cookie)
+        self.backend = outside.backend(config)
         await self._check_backend()
         tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
         wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
-        self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height)
+        self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height, outside)
         self.broadcaster = Broadcaster(self.backend)
         self.chain = ChainFollower(self.backend, tip, config.poll_seconds, self._block, self._reorg)
         key_index = journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX))
@@ -179,6 +176,7 @@ class Node:
             BlockHash(config.network.chain_hash),
             int.from_bytes(key_index or b"", "big"),
             tasks,
+            outside,
         )
         self.gossip = GossipActor(
             journal,
@@ -190,6 +188,7 @@ class Node:
             alias=config.alias or short(self.signer.node_id),
             features=FEATURES.only(Context.NODE_ANNOUNCEMENT),
             flush_seconds=config.gossip_flush_seconds,
+            outside=outside,
         )
         self.gossip.load()
         records = journal.read_now(queries.open_channels)
@@ -207,6 +206,7 @@ class Node:
             channels=self.channels.views,
             by_scid=lambda: self.channels.by_scid,
             to_channel=self._to_channel,
+            outside=outside,
         )
         static_key = StaticKey(bytes(self.signer.node_id), self.signer.ecdh)
         init = Init(
@@ -214,7 +214,7 @@ class Node:
             features=FEATURES.only(Context.INIT),
             networks=(BlockHash(config.network.chain_hash),),
         )
-        self.peers = Peers(static_key, init, self, config.reconnect_seconds)
+        self.peers = Peers(static_key, init, self, config.reconnect_seconds, outside)
         self.channels.peers, self.channels.around = self.peers, self
 
         if tip is not None:

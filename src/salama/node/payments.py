@@ -1,11 +1,9 @@
-"""The payment machine's actor: gives it shared secrets, replay checks, views and routes; answers who waits for a payment."""
+"""The payment machine's actor: gives it shared secrets, replay checks, views and routes; answers who waits."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +16,7 @@ from salama.crypto.secp256k1 import InvalidPoint
 from salama.gossip.graph import Graph
 from salama.invoices.bolt11 import HintHop
 from salama.node.actor import Actor
+from salama.node.outside import Outside
 from salama.onion.sphinx import OnionRefused, ephemeral_key
 from salama.payments.events import HtlcArrived, Pay, PaymentFinished, RouteLearned, ToChannel
 from salama.payments.machine import resume, turn
@@ -57,9 +56,11 @@ class PaymentsActor(Actor[PaymentsState]):
         channels: Callable[[], Mapping[ChannelId, ChannelView]],
         by_scid: Callable[[], Mapping[ShortChannelId, ChannelId]],
         to_channel: Callable[[ChannelId, Event], None],
+        outside: Outside | None = None,
     ) -> None:
         super().__init__("payments", resume([Outgoing(p) for p in pending], origins), journal)
         self._signer, self.graph, self.scorer = signer, graph, scorer
+        self._outside = outside or Outside()
         self._height, self._channels, self._by_scid, self._to_channel = height, channels, by_scid, to_channel
         self._waiting: dict[PaymentHash, list[asyncio.Future[Payment]]] = {}
         self._onions: list[RememberOnion] = []
@@ -131,14 +132,14 @@ class PaymentsActor(Actor[PaymentsState]):
 
     def _env(self) -> PaymentsEnv:
         return PaymentsEnv(
-            now=int(time.time()),
+            now=int(self._outside.now()),
             height=self._height(),
             our_node_id=self._signer.node_id,
             channels=self._channels(),
             by_scid=self._by_scid(),
             invoices=self.invoice,
             route=self._router(),
-            entropy=secrets.token_bytes,
+            entropy=self._outside.entropy,
         )
 
     def _router(self) -> Router:
@@ -171,7 +172,7 @@ class PaymentsActor(Actor[PaymentsState]):
                 hints=hints,
                 avoid=avoid,
                 scorer=self.scorer,
-                now=time.time(),
+                now=self._outside.now(),
             )
 
         return route
@@ -190,7 +191,7 @@ class PaymentsActor(Actor[PaymentsState]):
                     if not answer.done():
                         answer.set_result(payment)
             case RouteLearned(part, failed_at, code):
-                self.scorer.learn(self.graph, self._signer.node_id, part.hops, failed_at, time.time(), code)
+                self.scorer.learn(self.graph, self._signer.node_id, part.hops, failed_at, self._outside.now(), code)
 
     def on_fault(self, error: Exception) -> None:
         for waiting in self._waiting.values():

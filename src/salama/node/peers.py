@@ -1,17 +1,16 @@
-"""Connections with peers: ``init``, routing of messages to their machines, reconnecting with back-off (BOLT 1, B1.05, B1.06)."""
+"""Connections with peers: ``init``, messages to their machines, reconnecting with back-off (BOLT 1: B1.05, B1.06)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from salama.base.ids import NodeId
 from salama.base.machine import CommandRefused
-from salama.net.tcp import ConnectFailed, Connection, Listener, PeerAddress, connect
+from salama.net.tcp import ConnectFailed, Connection, PeerAddress
+from salama.node.outside import Outside
 from salama.transport import session as link
 from salama.transport.noise import StaticKey
 from salama.wire import Init, Message
@@ -97,11 +96,19 @@ def short(node_id: NodeId) -> str:
 class Peers:
     """All connections of this node."""
 
-    def __init__(self, our_key: StaticKey, our_init: Init, listeners: Listeners, reconnect_seconds: float) -> None:
+    def __init__(
+        self,
+        our_key: StaticKey,
+        our_init: Init,
+        listeners: Listeners,
+        reconnect_seconds: float,
+        outside: Outside | None = None,
+    ) -> None:
         self._our_key, self._listeners = our_key, listeners
+        self._outside = outside or Outside()
         self._terms = link.Terms(our_init)
         self._first_pause = reconnect_seconds
-        self._listener = Listener(our_key, self._serve)
+        self._listener = self._outside.listener(our_key, self._serve)
         self.connected: dict[NodeId, Peer] = {}
         self.addresses: dict[NodeId, PeerAddress] = {}
         self._wanted: dict[NodeId, asyncio.Task[None]] = {}
@@ -116,7 +123,7 @@ class Peers:
         peer = self.connected.get(node_id)
         if peer is None:
             try:
-                connection = await connect(address, node_id, self._our_key)
+                connection = await self._outside.connect(address, node_id, self._our_key)
             except ConnectFailed as failed:
                 raise CommandRefused("connect_failed", failed.reason[0].upper() + failed.reason[1:] + ".") from None
             task = asyncio.create_task(self._serve(connection), name=f"peer {short(node_id)}")
@@ -159,7 +166,7 @@ class Peers:
                 await asyncio.sleep(self._first_pause)
             else:
                 # Spread over half to all of the pause, so that a restarted hub is not called by everybody at once.
-                await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 2000))
+                await asyncio.sleep(pause * (0.5 + self._outside.below(1000) / 2000))
                 pause = min(2 * pause, MAX_RECONNECT_SECONDS)
 
     # --- one connection -----------------------------------------------------------------------------------------------
@@ -174,7 +181,7 @@ class Peers:
             # Settle the old one first: its channels must see a disconnection before they see the new connection.
             old.connection.abort()
             self._gone(old)
-        now = time.monotonic()
+        now = self._outside.monotonic()
         started = link.start(self._terms, now)
         peer = Peer(connection, started.state, now)
         self.connected[node_id] = peer
@@ -204,7 +211,7 @@ class Peers:
             strangers = sum(not self._listeners.has_channel(n) for n in self.connected)
             known = self._listeners.has_channel(new.their_node_id)
             return not new.inbound or known or strangers < MAX_PEERS_WITHOUT_CHANNEL
-        crossed = new.inbound != old.connection.inbound and time.monotonic() - old.since < 10
+        crossed = new.inbound != old.connection.inbound and self._outside.monotonic() - old.since < 10
         if not crossed:
             return True  # the peer knows best that the old one is dead
         we_are_lower = self._our_key.point < bytes(new.their_node_id)
@@ -212,11 +219,11 @@ class Peers:
 
     async def _watch_time(self, peer: Peer) -> None:
         while (wake_at := peer.session.wake_at) is not None:
-            await asyncio.sleep(max(0.05, wake_at - time.monotonic()))
+            await asyncio.sleep(max(0.05, wake_at - self._outside.monotonic()))
             self._advance(peer, link.TimePassed())
 
     def _advance(self, peer: Peer, event: link.MessagesReceived | link.TimePassed) -> None:
-        done = link.step(peer.session, event, time.monotonic())
+        done = link.step(peer.session, event, self._outside.monotonic())
         peer.session = done.state
         self._perform(peer, done.effects)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw
 from salama.bitcoin.tx import Tx, TxOut
 from salama.node.actor import Actor
+from salama.node.outside import Outside
 from salama.signer.wallet import WalletKeys
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutWallet
@@ -52,10 +52,15 @@ class WalletActor(Actor[WalletState]):
     """Coins, addresses and leases of this node."""
 
     def __init__(
-        self, state: WalletState, journal: Journal, keys: WalletKeys, height: Callable[[], BlockHeight]
+        self,
+        state: WalletState,
+        journal: Journal,
+        keys: WalletKeys,
+        height: Callable[[], BlockHeight],
+        outside: Outside | None = None,
     ) -> None:
         super().__init__("wallet", state, journal)
-        self._keys, self._height = keys, height
+        self._keys, self._height, self._outside = keys, height, outside or Outside()
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -92,7 +97,7 @@ class WalletActor(Actor[WalletState]):
     def turn(self, state: WalletState, events: Sequence[Event]) -> Transition[WalletState]:
         effects: list[Effect] = []
         rows: list[Row] = []
-        env = WalletEnv(self._height(), secrets.token_bytes(32))
+        env = WalletEnv(self._height(), self._outside.entropy(32))
         for event in events:
             asked = event if isinstance(event, Asked) else None
             try:

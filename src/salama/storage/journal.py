@@ -126,7 +126,7 @@ class Journal:
         self._in_flight = False
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="salama-journal", daemon=True)
-        self._thread.start()
+        self._start()
 
     @classmethod
     def open(cls, directory: Path, *, clock: Callable[[], int] = lambda: int(time.time())) -> Self:
@@ -285,6 +285,9 @@ class Journal:
                 self._since.last_event = last_event
                 return group
         return []
+
+    def _start(self) -> None:
+        self._thread.start()
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
