@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from interop_bench import Chain, World, missing_ldk, need
+from ldk_moves import we_open
 
 TAIL = 40
 FAILED = pytest.StashKey[bool]()
@@ -51,3 +52,10 @@ def pair(world: World) -> World:
     world.fund()
     node.call("connect", peer=ldk.uri)
     return world
+
+
+@pytest.fixture
+def opened(pair: World) -> World:
+    """The pair with one unannounced channel, half of it on either side."""
+    we_open(pair, push="500000sat", private=True)
+    return pair

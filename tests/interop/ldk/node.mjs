@@ -139,6 +139,9 @@ export class LdkNode {
     for (const event of events) {
       const told = { event: nameOf(event), ...plain(event) };
       delete told.kind;
+      if (event instanceof ldk.Event_PaymentFailed && told.reason !== null) {
+        told.reason = ldk.PaymentFailureReason[told.reason].replace(/^.*_/, "");
+      }
       this.say(told);
       this.react(event);
     }
@@ -277,7 +280,7 @@ export class LdkNode {
     return unwrap(invoice, "invoice").to_str();
   }
 
-  pay(text, amount) {
+  pay(text, amount, paymentId) {
     const invoice = unwrap(ldk.Bolt11Invoice.constructor_from_str(text), "invoice");
     const terms =
       amount === null
@@ -286,7 +289,8 @@ export class LdkNode {
     const parts = unwrap(terms, "terms");
     const hash = parts.get_a();
     const retry = ldk.Retry.constructor_attempts(3);
-    unwrap(this.channels.send_payment(hash, parts.get_b(), hash, parts.get_c(), retry), "pay");
+    const id = paymentId === null ? hash : bytes(paymentId);
+    unwrap(this.channels.send_payment(hash, parts.get_b(), id, parts.get_c(), retry), "pay");
     return hex(hash);
   }
 

@@ -32,7 +32,7 @@ const METHODS = {
   channels: () => node.list(),
   graph: () => node.graphSize(),
   invoice: (p) => node.invoice(p.amount_msat ?? null, p.description ?? "", p.expiry ?? 3600),
-  pay: (p) => node.pay(p.invoice, p.amount_msat ?? null),
+  pay: (p) => node.pay(p.invoice, p.amount_msat ?? null, p.payment_id ?? null),
   hold: (p) => void (node.holdPayments = p.on),
   claim: (p) => node.claim(p.payment_hash),
   fail: (p) => node.fail(p.payment_hash),
