@@ -34,7 +34,7 @@ def test_all_bitcoin_fits_and_one_more_does_not() -> None:
 
 @pytest.mark.parametrize("operation", [operator.add, operator.sub])
 @pytest.mark.parametrize(
-    ("one", "other"), [(Sat(5), Msat(5)), (Sat(5), 5), (5, Sat(5)), (BlockHeight(1), CltvExpiry(1))]
+    ("one", "other"), [(Sat(5), Msat(5)), (Msat(5), Sat(5)), (Msat(1), BlockHeight(1)), (FeeratePerKw(1), Sat(1))]
 )
 def test_kinds_do_not_mix(operation: object, one: object, other: object) -> None:
     with pytest.raises(TypeError):
@@ -50,3 +50,13 @@ def test_whole_satoshis_never_round_up(amount: int) -> None:
 def test_a_fee_is_rounded_down(rate: int, weight: int) -> None:
     fee = FeeratePerKw(rate).fee(weight)
     assert 1000 * fee <= rate * weight < 1000 * (fee + 1)
+
+
+def test_with_a_plain_number_the_unit_is_left() -> None:
+    assert type(Sat(5) + 5) is int and type(5 - Sat(5)) is int and Sat(1) - 5 == -4
+    assert type(Sat(5) + Sat(5)) is Sat and type(Sat(5) - Sat(5)) is Sat
+
+
+def test_between_two_heights_lies_a_number_of_blocks() -> None:
+    assert type(BlockHeight(100) + 6) is int and 106 - BlockHeight(100) == 6
+    assert CltvExpiry(150) - BlockHeight(100) == 50 and BlockHeight(100) - BlockHeight(150) == -50

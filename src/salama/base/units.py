@@ -7,7 +7,7 @@ Inner loops may fall back to plain ints; the unit is checked again when a result
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Self
+from typing import ClassVar, Self, overload
 
 MAX_SAT = 21_000_000 * 100_000_000
 MSAT_PER_SAT = 1000
@@ -24,7 +24,11 @@ class OutOfRange(ValueError):
 
 
 class Unit(int):
-    """An ``int`` in ``MIN..MAX`` that adds, subtracts and compares only with its own kind."""
+    """An ``int`` in ``MIN..MAX``.
+
+    With its own kind it adds and subtracts to its own kind, range checked. Another kind is a TypeError. A plain int
+    gives a plain int, which is checked again when it is put back into a unit.
+    """
 
     MIN: ClassVar[int] = 0
     MAX: ClassVar[int]
@@ -35,22 +39,29 @@ class Unit(int):
             raise OutOfRange(cls.__name__, value)
         return int.__new__(cls, value)
 
-    def __add__(self, other: Self) -> Self:  # type: ignore[override]
-        if other.__class__ is not self.__class__:
-            return NotImplemented
-        return self.__class__(int(self) + int(other))
+    @overload
+    def __add__(self, other: Self) -> Self: ...
+    @overload
+    def __add__(self, other: int) -> int: ...
+    def __add__(self, other: int) -> int:
+        if other.__class__ is self.__class__:
+            return self.__class__(int(self) + int(other))
+        return int(self) + _plain(other, "+", self)
 
-    def __sub__(self, other: Self) -> Self:  # type: ignore[override]
-        if other.__class__ is not self.__class__:
-            return NotImplemented
-        return self.__class__(int(self) - int(other))
+    @overload
+    def __sub__(self, other: Self) -> Self: ...
+    @overload
+    def __sub__(self, other: int) -> int: ...
+    def __sub__(self, other: int) -> int:
+        if other.__class__ is self.__class__:
+            return self.__class__(int(self) - int(other))
+        return int(self) - _plain(other, "-", self)
 
-    # Without these, int's own reflected operations would let ``1 + Sat(1)`` or ``Msat(1) + Sat(1)`` through.
-    def __radd__(self, other: object) -> Self:
-        return NotImplemented
+    def __radd__(self, other: int) -> int:
+        return _plain(other, "+", self) + int(self)
 
-    def __rsub__(self, other: object) -> Self:
-        return NotImplemented
+    def __rsub__(self, other: int) -> int:
+        return _plain(other, "-", self) - int(self)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({int(self)})"
@@ -62,6 +73,23 @@ class Unit(int):
     def total(cls, amounts: Iterable[Self]) -> Self:
         """Sum of ``amounts`` (zero of none), checked once at the end."""
         return cls(sum(map(int, amounts)))
+
+
+def _plain(other: int, operation: str, unit: Unit) -> int:
+    """``other`` if it is a plain number; two heights are no two kinds (a number of blocks lies between them)."""
+    if other.__class__ is int or (isinstance(other, Height) and isinstance(unit, Height)):
+        return int(other)
+    raise TypeError(f"{unit.__class__.__name__} {operation} {other.__class__.__name__}")
+
+
+class Height(Unit):
+    """A position in the chain; the difference of two of them is a plain number of blocks."""
+
+    MAX = 499_999_999
+    __slots__ = ()
+
+    def __sub__(self, other: int) -> int:  # type: ignore[override]
+        return int(self) - _plain(other, "-", self)
 
 
 class Sat(Unit):
@@ -98,15 +126,13 @@ class FeeratePerKw(Unit):
         return Sat(int(self) * weight // 1000)
 
 
-class BlockHeight(Unit):
+class BlockHeight(Height):
     """Height of a block; the genesis block has height 0."""
 
-    MAX = 499_999_999
     __slots__ = ()
 
 
-class CltvExpiry(Unit):
+class CltvExpiry(Height):
     """Absolute block height in a ``cltv_expiry`` field; below 500,000,000 so that it can never be a time (BOLT 2)."""
 
-    MAX = 499_999_999
     __slots__ = ()
