@@ -95,8 +95,13 @@ def _unregistered_message(channel: Channel, kind: type) -> Transition[AnyChannel
 def _unregistered_event(channel: Channel, event: Event) -> Transition[AnyChannel]:
     phase = channel.record.phase
     if isinstance(event, AddHtlc):
-        code = "closing" if phase not in (Phase.AWAITING_FUNDING, Phase.NORMAL) else "not_ready"
-        return Transition(channel, (AddRefused(event.origin, code, f"the channel is {phase.value} or not connected"),))
+        if phase is Phase.NORMAL:
+            code, reason = "not_ready", "the peer of the channel is not connected"
+        elif phase is Phase.AWAITING_FUNDING:
+            code, reason = "not_ready", "the channel is not open yet"
+        else:
+            code, reason = "closing", "the channel is being closed"
+        return Transition(channel, (AddRefused(event.origin, code, reason),))
     if isinstance(event, FeeratesChanged | FundingRefused):
         return Transition(channel)
     if isinstance(event, FundingMade):

@@ -175,7 +175,8 @@ def refused(work: Turn, origin: PartOrigin, refusal: OfferRefused) -> None:
     outgoing, part = found
     payment = _with_part(outgoing.payment, replace(part, status=PartStatus.FAILED, failure=refusal.code))
     avoid = outgoing.avoid | {(part.hops[0].short_channel_id, work.env.our_node_id)}
-    why = (refusal.code, refusal.reason)
+    # A channel gives its reasons in lower case; this one goes to a person.
+    why = (refusal.code, refusal.reason[:1].upper() + refusal.reason[1:].removesuffix(".") + ".")
     _continue(work, replace(outgoing, payment=payment, avoid=avoid, last_failure=why), give_up=False)
 
 
