@@ -204,12 +204,16 @@ class Story:
             for task in paying:
                 task.cancel()
             await asyncio.gather(*paying, return_exceptions=True)
-        tail = Counter(one["status"] for one in results[done:])
+        tail = results[done:]
+        failed = [one for one in tail if one["status"] == "failed"]
         stage.say(
             f"{back:.1f} s later Bob is back (process {network.nodes['bob'].child.pid}) and both channels are alive. Of"
-            f" the {caught} payments {tail['succeeded']} arrived and {tail['failed']} came back; none was lost, none"
+            f" the {caught} payments {len(tail) - len(failed)} arrived and {len(failed)} came back; none was lost, none"
             " was paid twice."
         )
+        if failed:
+            reason, count = Counter(one["failure_reason"] for one in failed).most_common(1)[0]
+            stage.facts([("came back", f"{self._with_names(reason)} [dim]({count} of {len(failed)})[/]")])
         arrived = await self._received("carol", {one["payment_hash"] for one in results})
         succeeded = {one["payment_hash"] for one in results if one["status"] == "succeeded"}
         if arrived != succeeded:

@@ -46,8 +46,8 @@ def show(found: Audit, console: Console) -> None:
     nodes = sum(a.final for a in found.accounts.values()) // MSAT
     failed = f" ({found.failed_payments} more failed and cost nothing)" if found.failed_payments else ""
     for line in (
-        f"The miner received {fees:,} sat in fees. Nodes and miner hold {nodes + found.miner_sat:,} sat;",
-        f"the chain's UTXO set holds {found.supply_sat:,} sat.",
+        f"The miner received {fees:,} sat in fees.",
+        f"Nodes and miner hold {nodes + found.miner_sat:,} sat, the UTXO set {found.supply_sat:,} sat.",
         "",
         f"{found.payments:,} payments{failed}, {found.chain_txs} chain transactions.",
     ):
