@@ -74,15 +74,19 @@ class World:
     invoices: dict[PaymentHash, Invoice] = field(default_factory=dict)
     payments: dict[PaymentHash, Payment] = field(default_factory=dict)
     spendable: int = 300_000_000
+    ready: bool = True
+    policies: tuple[RelayPolicy, ...] = (POLICY,)
     routes: list[Route | NoRoute] = field(default_factory=list)
     """What the router finds, in turn."""
+    fee_limits: list[int] = field(default_factory=list)
+    """What it was told that it may cost (msat)."""
     effects: list[Effect] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     _ids: int = 0
 
     def env(self) -> PaymentsEnv:
         views = {
-            DOWNSTREAM: ChannelView(DOWNSTREAM, NEXT, True, Msat(self.spendable), (DOWN_SCID,), (POLICY,)),
+            DOWNSTREAM: ChannelView(DOWNSTREAM, NEXT, self.ready, Msat(self.spendable), (DOWN_SCID,), self.policies),
             SIBLING: ChannelView(SIBLING, NEXT, True, Msat(50_000_000), (SIBLING_SCID,), (POLICY,)),
         }
         return PaymentsEnv(
@@ -92,9 +96,13 @@ class World:
             channels=views,
             by_scid={DOWN_SCID: DOWNSTREAM, SIBLING_SCID: SIBLING},
             invoices=self.invoices.get,
-            route=lambda *_, **__: self.routes.pop(0) if self.routes else NoRoute("no_route", "There is no way."),
+            route=self._route,
             entropy=lambda n: bytes(n - 1) + bytes([7]),
         )
+
+    def _route(self, *_: Any, max_fee: Msat, **__: Any) -> Route | NoRoute:
+        self.fee_limits.append(int(max_fee))
+        return self.routes.pop(0) if self.routes else NoRoute("no_route", "There is no way.")
 
     def does(self, *events: Event) -> list[Effect]:
         """One turn; what it wrote is on disk afterwards."""

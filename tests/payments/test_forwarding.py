@@ -1,5 +1,6 @@
 """Relaying: what is checked before, what goes back, and that nothing is offered twice (B4.04, B2.47, B2.48)."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,3 +255,50 @@ def test_origins_are_told_apart() -> None:
     origins: set[Origin] = {add.origin for add in world.adds}
     assert len(origins) == 2
     assert set(world.state.origins) == origins
+
+
+def test_an_htlc_that_is_under_way_is_not_failed_for_its_channels_dust() -> None:
+    """After a restart the channel counts its dust anew: what was offered on may no longer be failed upstream."""
+    world, htlc, add = relayed()
+    world.restarts({add.origin: DOWNSTREAM})
+    world.forgets()
+    world.does(replace(htlc, must_fail=True))
+    assert world.effects == []
+    world.hands_over(PreimageLearned(KEY, add.origin, PREIMAGE))
+    assert [s.id for s in world.settles] == [htlc.ref.id]
+
+
+def test_a_policy_that_was_announced_a_moment_ago_is_still_honoured() -> None:
+    dearer = replace(POLICY, fee_base_msat=5000, cltv_expiry_delta=100)
+    world = World(policies=(dearer, POLICY))
+    world.does(world.to_relay(100_000, fee=1010, delta=80))
+    assert len(world.adds) == 1
+    # The old fee with the new time lock is no policy of ours, but what both ask for together is.
+    htlc = world.to_relay(100_000, fee=1009, delta=100)
+    world.forgets()
+    world.does(htlc)
+    assert (code_of(world.fails[0], htlc), data_of(world.fails[0], htlc)) == (
+        0x100C,
+        (101_009).to_bytes(8, "big") + b"\0\0",
+    )
+
+
+def test_a_channel_that_is_not_ready_is_not_offered_to() -> None:
+    world = World(ready=False)
+    htlc = world.to_relay(100_000_000)
+    world.does(htlc)
+    assert (code_of(world.fails[0], htlc), data_of(world.fails[0], htlc)) == (0x1007, b"\0\0")
+    # a smaller one goes by the sibling
+    world.does(world.to_relay(100_000))
+    assert len(world.adds) == 1
+
+
+def test_nothing_is_kept_of_what_is_over() -> None:
+    world, _, add = relayed()
+    world.hands_over(PreimageLearned(KEY, add.origin, PREIMAGE))
+    other = world.to_relay()
+    world.does(other)
+    world.hands_over(HtlcFailed(HandoffKey(DOWNSTREAM, 6), world.adds[-1].origin, make_failure(b"\x55" * 32, b"\0\0")))
+    world.does(world.to_relay())
+    world.does(OfferRefused(world.adds[-1].origin, "queue_full", ""))
+    assert (world.state.relays, world.state.origins, world.state.payments, world.state.sets) == ({}, {}, {}, {})

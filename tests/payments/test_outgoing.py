@@ -1,11 +1,14 @@
 """Paying: a part is on record before its offer, every outcome finds it, no number is used twice (B4.05 to B4.08)."""
 
+from dataclasses import replace
+
 from payment_world import (
     DOWN_SCID,
     DOWNSTREAM,
     HASH,
     PREIMAGE,
     SIBLING_SCID,
+    US,
     World,
     payment,
     route,
@@ -17,6 +20,7 @@ from salama.onion.failures import make_failure, wrap_failure
 from salama.onion.sphinx import shared_secrets_of
 from salama.payments.events import OfferRefused, Pay, PaymentFinished, RouteLearned, Ticked
 from salama.payments.origin import PartOrigin
+from salama.payments.outgoing import MAX_ATTEMPTS
 from salama.payments.records import PartStatus, PaymentStatus, PutPayment
 from salama.routing.routes import NoRoute
 
@@ -33,9 +37,9 @@ def finished(world: World) -> list[PaymentFinished]:
     return [e for e in world.effects if isinstance(e, PaymentFinished)]
 
 
-def failure_of(world: World, code: int, hop: int = 0, data: bytes = b"") -> bytes:
-    """The packet that reaches us when ``hop`` of the last part reports ``code``."""
-    part = world.payments[HASH].parts[-1]
+def failure_of(world: World, code: int, hop: int = 0, data: bytes = b"", number: int = -1) -> bytes:
+    """The packet that reaches us when ``hop`` of a part (the last one) reports ``code``."""
+    part = world.payments[HASH].parts[number]
     secrets = shared_secrets_of([bytes(h.node_id) for h in part.hops], part.session_key)
     packet = make_failure(secrets[hop], code.to_bytes(2, "big") + data)
     for secret in reversed(secrets[:hop]):
@@ -172,3 +176,74 @@ def test_the_sum_of_parts_is_never_more_than_the_amount() -> None:
     alive = [p for p in world.payments[HASH].parts if p.status is PartStatus.OFFERED]
     assert Msat.total(p.delivered for p in alive) == 60_000_000
     assert all(p.hops[0].short_channel_id == DOWN_SCID for p in alive)
+
+
+def test_attempts_at_the_same_invoice_before_do_not_count() -> None:
+    """Part numbers go on from there, so that none is used twice; the patience starts anew."""
+    world = World(routes=[route()])
+    world.does(Pay(replace(payment(), next_part=MAX_ATTEMPTS)))
+    (add,) = world.adds
+    assert add.origin == PartOrigin(HASH, MAX_ATTEMPTS).encode()
+
+
+def test_attempts_are_bounded() -> None:
+    world = paying(*(route(fee=1000, far=True) for _ in range(MAX_ATTEMPTS + 5)))
+    while not finished(world):
+        add = world.adds[-1]
+        world.hands_over(HtlcFailed(KEY, add.origin, failure_of(world, 0x1007, data=b"\0\0")))
+    assert len(world.adds) == MAX_ATTEMPTS
+    assert finished(world)[0].payment.failure_code == "too_many_attempts"
+
+
+def test_what_the_payee_said_is_the_result_when_the_other_parts_are_home() -> None:
+    none = NoRoute("no_route", "There is no way.")
+    world = paying(none, route(30_000_000), route(30_000_000), route(), amount=60_000_000, multi_part=True)
+    first, second = world.adds
+    world.hands_over(HtlcFailed(KEY, first.origin, failure_of(world, 0x400F, data=bytes(12))))
+    assert finished(world) == []
+    # also when a restart lies between
+    world.restarts({second.origin: DOWNSTREAM})
+    world.hands_over(HtlcFailed(HandoffKey(DOWNSTREAM, 4), second.origin, failure_of(world, 23)))
+    (end,) = finished(world)
+    assert end.payment.failure_code == "incorrect_or_unknown_payment_details"
+    assert len(world.adds) == 2
+
+
+def test_a_payee_that_spoils_its_answer_is_not_asked_the_same_way_again() -> None:
+    """The next hop is the payee and says that it cannot read the onion: the same channel would only say so again."""
+    world = paying(route(), route(scid=SIBLING_SCID))
+    world.hands_over(HtlcFailed(KEY, world.adds[0].origin, malformed_code=0xC005, sha256_of_onion=bytes(32)))
+    (outgoing,) = world.state.payments.values()
+    assert (DOWN_SCID, US.node_id) in outgoing.avoid
+    assert len(world.adds) == 2
+
+
+def test_a_payee_that_waited_in_vain_for_the_other_parts_may_be_asked_again() -> None:
+    world = paying(route(), route())
+    world.hands_over(HtlcFailed(KEY, world.adds[0].origin, failure_of(world, 23)))
+    (outgoing,) = world.state.payments.values()
+    assert outgoing.avoid == frozenset()
+    assert len(world.adds) == 2
+
+
+def test_the_fee_limit_holds_for_all_parts_together() -> None:
+    none = NoRoute("no_route", "There is no way.")
+    world = paying(
+        none, route(30_000_000, fee=7000, far=True), route(30_000_000, fee=3000, far=True),
+        amount=60_000_000, multi_part=True,
+    )  # fmt: skip
+    assert world.fee_limits == [10_000, 10_000, 3000]
+    # what a failed part would have cost is free again
+    world.routes.append(route(30_000_000, fee=7000, far=True))
+    world.hands_over(HtlcFailed(KEY, world.adds[0].origin, failure_of(world, 0x1007, data=b"\0\0", number=0)))
+    assert world.fee_limits[-1] == 7000
+
+
+def test_a_giant_metadata_ends_the_payment_at_once() -> None:
+    world = World(routes=[route() for _ in range(3)])
+    world.does(Pay(replace(payment(), payment_metadata=bytes(1400))))
+    (end,) = finished(world)
+    assert end.payment.status is PaymentStatus.FAILED
+    assert end.payment.failure_code == "onion_too_long"
+    assert world.adds == []
+    assert world.state.origins == {}
