@@ -110,14 +110,3 @@ def _fail_set(work: Turn, payment_hash: PaymentHash, held: IncomingSet) -> None:
     del work.sets[payment_hash]
     for ref, part in held.parts.items():
         fail_with(work, ref, make_failure(part.shared_secret, make(MPP_TIMEOUT)))
-
-
-def drop(work: Turn, ref: HtlcRef, payment_hash: PaymentHash) -> None:
-    """A part was resolved elsewhere (its channel went on chain): the set waits without it."""
-    held = work.sets.get(payment_hash)
-    if held is not None and ref in held.parts:
-        parts = {r: p for r, p in held.parts.items() if r != ref}
-        if parts:
-            work.sets[payment_hash] = replace(held, parts=parts)
-        else:
-            del work.sets[payment_hash]

@@ -48,6 +48,9 @@ def _htlc_arrived(work: Turn, htlc: HtlcArrived) -> None:
             fail_malformed(work, htlc.ref, code, digest)
         case Refused(message):
             fail(work, htlc, message)
+        case ToRelay() if origin in work.origins:
+            # Under way: only its outcome decides, whatever the channel thinks of its dust or the replay log says.
+            forwarding.adopt(work, htlc, reading)
         case ToUs() | ToRelay() if htlc.must_fail and not incoming.is_claimed(work, htlc):
             fail(work, htlc, make(forwarding.TEMPORARY_CHANNEL_FAILURE, forwarding.NO_UPDATE))
         case ToUs(payload):
@@ -59,9 +62,7 @@ def _htlc_arrived(work: Turn, htlc: HtlcArrived) -> None:
                 return
             incoming.receive(work, htlc, payload)
         case ToRelay():
-            if origin in work.origins:
-                forwarding.adopt(work, htlc, reading)
-            elif htlc.replay_of is not None:
+            if htlc.replay_of is not None:
                 fail_unknown_details(work, htlc)
             else:
                 forwarding.relay(work, htlc, reading)

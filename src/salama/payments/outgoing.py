@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from salama.base.ids import NodeId, PaymentHash, ShortChannelId
+from salama.base.ids import PaymentHash
 from salama.base.units import CltvExpiry, Msat
 from salama.channel.events import AddHtlc, Consumed, HtlcFailed, PreimageLearned, PublicEvent
-from salama.onion.failures import read_failure
-from salama.onion.sphinx import OnionTooLong, make_onion, shared_secrets_of
+from salama.onion.sphinx import OnionTooLong, make_onion
 from salama.payments.events import OfferRefused, Pay, PaymentFinished, RouteLearned, ToChannel
+from salama.payments.learning import learn
 from salama.payments.origin import PartOrigin
-from salama.payments.reasons import BADONION, NODE, PERM, UPDATE, reason_of
 from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop
 from salama.payments.state import Outgoing, Turn
 from salama.routing.pathfinding import NoRoute, Route
@@ -25,8 +24,7 @@ SMALLEST_PART = 10_000_000
 """Msat under which a payment is not split further: each part costs a fee and a slot."""
 MAX_ATTEMPTS = 60
 """Parts tried in all before a payment is given up; bounds work and the record's size."""
-MPP_TIMEOUT = 23
-INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS = 0x400F
+ONION_TOO_LONG = "onion_too_long"
 
 
 def pay(work: Turn, command: Pay) -> None:
@@ -40,12 +38,9 @@ def _advance(work: Turn, outgoing: Outgoing) -> None:
     """Offer parts for whatever is not under way, or end the payment."""
     payment = outgoing.payment
     missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
-    refusal: tuple[str, str] | None = None
+    refusal = _limit(work, outgoing)
     part_size = missing
     while missing > 0 and refusal is None:
-        refusal = _limit(work, payment)
-        if refusal is not None:
-            break
         route = _find(work, outgoing, payment, min(part_size, missing))
         if isinstance(route, NoRoute):
             part_size = min(part_size, missing) // 2
@@ -54,7 +49,8 @@ def _advance(work: Turn, outgoing: Outgoing) -> None:
         else:
             payment = _offer(work, payment, route)
             missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
-    outgoing = replace(outgoing, payment=payment, last_failure=refusal or outgoing.last_failure)
+            refusal = _limit(work, replace(outgoing, payment=payment)) if missing > 0 else None
+    outgoing = replace(outgoing, payment=payment)
     if refusal is not None and not payment.in_flight:
         _fail(work, outgoing, refusal)
         return
@@ -66,10 +62,17 @@ def _alive(payment: Payment) -> Iterable[Part]:
     return (p for p in payment.parts if p.status is not PartStatus.FAILED)
 
 
-def _limit(work: Turn, payment: Payment) -> tuple[str, str] | None:
+def _limit(work: Turn, outgoing: Outgoing) -> tuple[str, str] | None:
+    """Why no further part may be offered."""
+    payment = outgoing.payment
+    if payment.failure_code:
+        return payment.failure_code, payment.failure_reason
     if work.env.now >= payment.deadline:
-        return "timeout", "No way was found in the time allowed."
-    if payment.next_part >= MAX_ATTEMPTS:
+        last = f" The last attempt: {outgoing.last_failure[1]}" if outgoing.last_failure else ""
+        return "timeout", f"No way was found in the time allowed.{last}"
+    if payment.parts and payment.parts[-1].failure == ONION_TOO_LONG:
+        return ONION_TOO_LONG, "What the payee wants to be told does not fit into a payment's onion."
+    if len(payment.parts) >= MAX_ATTEMPTS:
         return "too_many_attempts", f"{MAX_ATTEMPTS} attempts did not get through."
     if len(payment.in_flight) >= work.env.max_parts:
         return "too_many_parts", f"The amount does not fit into {work.env.max_parts} parts."
@@ -105,7 +108,7 @@ def _offer(work: Turn, payment: Payment, route: Route) -> Payment:
         onion = make_onion(_payloads(payment, part), part.session_key, payment.payment_hash).packet
     except OnionTooLong:
         # Only a giant payment_metadata can do this; no other route would be shorter by enough to bother.
-        return _with_part(payment, replace(part, status=PartStatus.FAILED, failure="onion_too_long"))
+        return _with_part(payment, replace(part, status=PartStatus.FAILED, failure=ONION_TOO_LONG))
     work.origins[origin] = part.channel_id
     work.reserved[part.channel_id] = work.reserved.get(part.channel_id, 0) + int(part.sent)
     add = AddHtlc(origin, part.sent, payment.payment_hash, hops[0].cltv_expiry, onion)
@@ -149,7 +152,7 @@ def settled(work: Turn, origin: PartOrigin, learned: PreimageLearned) -> None:
     payment = _with_part(outgoing.payment, replace(part, status=PartStatus.SETTLED))
     work.effects.append(RouteLearned(part, None))
     if payment.preimage is None:
-        payment = replace(payment, preimage=learned.preimage)
+        payment = replace(payment, preimage=learned.preimage, failure_code="", failure_reason="")
         payment = _finish(work, payment, PaymentStatus.SUCCEEDED)
     _keep_or_close(work, replace(outgoing, payment=payment))
 
@@ -161,7 +164,7 @@ def failed(work: Turn, origin: PartOrigin, failure: HtlcFailed) -> None:
     if found is None:
         return
     outgoing, part = found
-    outgoing, why, final = _learn(work, outgoing, part, failure)
+    outgoing, why, final = learn(work, outgoing, part, failure)
     payment = _with_part(outgoing.payment, replace(part, status=PartStatus.FAILED, failure=why[0]))
     outgoing = replace(outgoing, payment=payment, last_failure=why)
     _continue(work, outgoing, give_up=final)
@@ -203,8 +206,9 @@ def _continue(work: Turn, outgoing: Outgoing, *, give_up: bool) -> None:
     elif not give_up:
         _advance(work, outgoing)
     elif payment.in_flight:
-        # The other parts decide nothing any more, but each of them must come home before the payment is over.
-        payment = replace(payment, deadline=0)
+        # No new part, but each that is under way must come home before the payment is over.
+        code, reason = outgoing.last_failure or ("failed", "The payment failed.")
+        payment = replace(payment, failure_code=code, failure_reason=reason)
         work.payments[payment.payment_hash] = replace(outgoing, payment=payment)
         work.rows.append(PutPayment(payment))
     else:
@@ -251,42 +255,3 @@ def _part(work: Turn, origin: PartOrigin) -> tuple[Outgoing, Part] | None:
 
 def _with_part(payment: Payment, part: Part) -> Payment:
     return replace(payment, parts=tuple(part if p.number == part.number else p for p in payment.parts))
-
-
-def _learn(work: Turn, outgoing: Outgoing, part: Part, failure: HtlcFailed) -> tuple[Outgoing, tuple[str, str], bool]:
-    """What a failure tells: (what to avoid, code and sentence, whether trying again is useless)."""
-    hops = part.hops
-    if failure.malformed_code is not None:
-        where, code = 0, failure.malformed_code
-    else:
-        secrets = shared_secrets_of([bytes(h.node_id) for h in hops], part.session_key)
-        read = read_failure(secrets, failure.reason)
-        if read is None or len(read.message) < 2:
-            # Nobody signed the report. Any node on the way may have spoilt it: take none of these channels again.
-            avoid = outgoing.avoid | {(h.short_channel_id, hops[i].node_id) for i, h in enumerate(hops[1:])}
-            if len(hops) == 1:
-                avoid |= {(hops[0].short_channel_id, work.env.our_node_id)}
-            why = ("unreadable_failure", "The payment failed on the way and the report about it was unreadable.")
-            return replace(outgoing, avoid=avoid), why, False
-        where, code = read.hop, int.from_bytes(read.message[:2], "big")
-    reason = reason_of(code)
-    final_hop = where == len(hops) - 1
-    work.effects.append(RouteLearned(part, where, code))
-    who = "The payee" if final_hop else f"Node {str(hops[where].node_id)[:16]}… ({where + 1} of {len(hops)} on the way)"
-    why = (reason.code, f"{who} {reason.text}.")
-    if final_hop and code not in (MPP_TIMEOUT,) and not code & BADONION:
-        return outgoing, why, True
-    return replace(outgoing, avoid=outgoing.avoid | _to_avoid(hops, where, code)), why, False
-
-
-def _to_avoid(hops: tuple[RouteHop, ...], where: int, code: int) -> set[tuple[ShortChannelId, NodeId]]:
-    """Channels, each with the node that sends over it, to leave alone for the rest of this payment."""
-    if where == len(hops) - 1:
-        return {(hops[where].short_channel_id, hops[where - 1].node_id)} if where else set()
-    following = (hops[where + 1].short_channel_id, hops[where].node_id)
-    if code & BADONION or (code & NODE and code & PERM) or not code & (UPDATE | PERM | NODE):
-        # The node itself is the trouble: neither to it nor from it.
-        before = hops[where - 1].node_id if where else None
-        to_node = {(hops[where].short_channel_id, before)} if before is not None else set()
-        return {following} | to_node
-    return {following}
