@@ -2,8 +2,9 @@
 
     step(state, event, env) -> Transition(state, effects, rows)
 
-A *row* is a durable fact that the shell writes in the same database transaction as the new state. An *effect* is done only
-after that transaction is on disk. What only a key can answer is *owed* and collected for one request to the signer.
+A *row* is a durable fact that the shell writes in the same database transaction as the new state. An *effect* is done
+only after that transaction is on disk. What only a key can answer is *owed* and collected for one request to the
+signer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Carrying the chain to the machines, and our transactions to the chain.
 
-Each block is given to every actor, and the tip is written down only after all of them have it on disk: a restart begins at
-the first block that somebody may have missed, and every event is idempotent.
+Each block is given to every actor, and the tip is written down only after all of them have it on disk: a restart
+begins at the first block that somebody may have missed, and every event is idempotent.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class ChainFollower:
             waiting.cancel()
 
     async def _watch_for_tip(self) -> None:
-        """Notice when every block up to the back-end's tip has been dealt with; a fresh chain has no event to tell it."""
+        """Notice when every block up to the back-end's tip is dealt with; a fresh chain has no event to tell it."""
         while not self.caught_up.is_set():
             known = self._watcher.tip
             if self._watcher.stale_since is None and known is not None and self.tip in (None, Tip(*known)):

@@ -19,7 +19,7 @@ class Config:
     network: Network
     bitcoind: str
     cookie: Path | None = None
-    listen: PeerAddress | None = PeerAddress("127.0.0.1", 9735)
+    listen: PeerAddress | None = field(default=PeerAddress("127.0.0.1", 9735))
     alias: str = ""
     policy: Policy = field(default=DEFAULT_POLICY)
     gossip_flush_seconds: float = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hmac import compare_digest
 
-from salama.base.ids import HtlcRef, PaymentHash
+from salama.base.ids import PaymentHash
 from salama.base.units import Msat
 from salama.channel.events import PublicEvent
 from salama.onion.failures import make_failure

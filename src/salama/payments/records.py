@@ -30,7 +30,7 @@ class Invoice:
     expires: int
     min_final_cltv_expiry: int
     status: InvoiceStatus = InvoiceStatus.OPEN
-    received: Msat = Msat(0)
+    received: Msat = field(default=Msat(0))
     paid_at: int = 0
     claiming: tuple[HtlcRef, ...] = ()
     """Every HTLC of the set: once any may be settled, all are, after any restart (architecture, ``Claiming``)."""
