@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import signal
 import sys
@@ -126,6 +127,7 @@ async def _play(network: Network, stage: Stage, payments: int) -> int:
 def _tell_what_is_kept(stage: Stage, keep: str) -> None:
     stage.console.print()
     stage.say("Everything is kept: a directory for the chain and one for each node, with database and log.")
-    stage.console.print(f"      {keep}", markup=False)
+    stage.console.print(f"      {keep}", markup=False, soft_wrap=True)
     stage.say("To check the books again:")
-    stage.console.print(f"      python -m salama.demo.books {keep}", markup=False)
+    command = f"{shlex.quote(sys.executable)} -m salama.demo.books {shlex.quote(keep)}"
+    stage.console.print(f"      {command}", markup=False, soft_wrap=True)
