@@ -292,7 +292,7 @@ def test_a_peer_without_ranges_is_met_half_way() -> None:
     pair.alice.hears(bobs_answer(pair, most + 1000, None))
     answer = closing_messages(pair.alice)[-1]
     assert answer.fee_satoshis == Sat((first + most + 1000) // 2)
-    pair.alice.hears(bobs_answer(pair, most + 2000, None))
+    pair.alice.hears(bobs_answer(pair, most + 1000, None))
     assert any("not between" in e.reason for e in pair.alice.effects if isinstance(e, Disconnect))
 
 

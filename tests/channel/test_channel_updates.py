@@ -690,3 +690,51 @@ def test_the_link_is_ready_on_both_sides() -> None:
     pair = Pair.opened()
     assert pair.alice.link.state is pair.bob.link.state is LinkState.READY
     assert pair.alice.env.height == BlockHeight(int(START) + 6)
+
+
+# --- exactly at the edge ----------------------------------------------------------------------------------------------
+
+
+def test_an_incoming_htlc_at_the_dust_limit_costs_the_opener_its_weight() -> None:
+    """Before it, HTLCs have taken the opener's balance to the last one it can pay for."""
+    pair = Pair.opened()
+    reserve = 1000 * int(pair.bob.record.params.ours.channel_reserve)
+    for amount, untrimmed in ((354_000, 2), (353_999, 1)):
+        first = 600_000_000 - reserve - opener_cost(ANCHORS, 1000, untrimmed) - amount
+        for more, is_fine in ((0, True), (1, False)):
+            bob = End("bob", pair.bob.signer, pair.bob.env, pair.bob.state)
+            bob.hears(add_message(bob, 0, first + more), add_message(bob, 1, amount))
+            assert (warned(bob) == "") == is_fine
+
+
+def test_incoming_dust_of_exactly_the_limit_is_fine() -> None:
+    pair = Pair.opened()
+    pair.bob.env = replace(pair.bob.env, policy=replace(pair.bob.env.policy, max_dust_exposure=Msat(600_000)))
+    pair.alice.adds(300_000, 300_000)
+    pair.settle()
+    assert not any(htlc.must_fail for htlc in pair.bob.pending.values())
+    pair.alice.adds(1)
+    pair.settle()
+    assert pair.bob.pending[2].must_fail and not pair.bob.pending[1].must_fail
+
+
+def test_a_fee_of_all_that_the_opener_has_above_its_reserve() -> None:
+    """9,000 sat above the reserve of 1,000: less 660 for anchors, 8,340 sat pay 7420 sat/kw and not 7421."""
+    pair = Pair.opened(100_000, 90_000_000)
+    for rate, is_fine in ((7420, True), (7421, False)):
+        assert (opener_cost(ANCHORS, rate, 0) <= 9_000_000) == is_fine
+        bob = End("bob", pair.bob.signer, pair.bob.env, pair.bob.state)
+        bob.hears(UpdateFee(channel_id=bob.record.channel_id, feerate_per_kw=FeeratePerKw(rate)))
+        assert (warned(bob) == "") == is_fine
+        alice = End("alice", pair.alice.signer, pair.alice.env, pair.alice.state)
+        set_fee(alice, rate)
+        assert ("UpdateFee" in kinds(alice)) == is_fine
+
+
+def test_an_opener_below_its_reserve_may_repeat_its_fee() -> None:
+    pair = Pair.opened(100_000, 97_600_000)
+    rate = int(pair.bob.record.funding.local.spec.feerate)
+    for asked, is_fine in ((rate - 1, True), (rate, True), (rate + 1, False)):
+        bob = End("bob", pair.bob.signer, pair.bob.env, pair.bob.state)
+        bob.hears(UpdateFee(channel_id=bob.record.channel_id, feerate_per_kw=FeeratePerKw(asked)))
+        assert (warned(bob) == "") == is_fine

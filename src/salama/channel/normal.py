@@ -199,7 +199,7 @@ def _still_allowed(record: ChannelRecord, link: Link, env: ChannelEnv) -> tuple[
     """The queued HTLCs that the limits still let through, since the peer may have changed the channel meanwhile."""
     if not link.queued_adds:
         return (), []
-    if record.phase is not Phase.NORMAL or record.our_shutdown is not None or record.their_shutdown is not None:
+    if record.phase is not Phase.NORMAL:
         return (), [AddRefused(add.origin, "closing", "the channel is closing") for add in link.queued_adds]
     counted = limits.count_exposures(record, replace(link, queued_adds=()))
     adds: list[AddHtlc] = []
