@@ -47,6 +47,8 @@ from salama.crypto.hashes import equal
 from salama.crypto.secrets import SecretKey
 from salama.crypto.seeds import ExtendedKey
 from salama.crypto.shachain import FIRST_INDEX, secret_at
+from salama.onchain.signing import ClaimSignatures, OweClaim
+from salama.signer.claims import ForeignScript, sign_claim
 
 NODE_PATH: Final = "m/1017'/0'"
 CHANNELS_PATH: Final = "m/1017'/1'"
@@ -143,6 +145,21 @@ class LocalSigner:
             history = self._histories.setdefault(key_index, _History())
             history.signed_remote = max(history.signed_remote, signed_remote)
             history.revoked = max(history.revoked, revoked)
+
+    def sign_claim(self, owed: OweClaim) -> ClaimSignatures:
+        """Signatures for outputs of a channel's closing transaction. Raises SigningRefused."""
+        secrets = self._secrets(owed.key_index)
+        try:
+            return sign_claim(
+                owed,
+                funding=secrets.funding,
+                revocation=secrets.revocation,
+                payment=secrets.payment,
+                delayed_payment=secrets.delayed_payment,
+                htlc=secrets.htlc,
+            )
+        except (ForeignScript, ValueError) as mistake:
+            raise SigningRefused(str(mistake)) from None
 
     def answer(self, owed: Sequence[Owed]) -> list[Answer]:
         """One answer for each request, in order. Raises SigningRefused; then nothing of this batch may be used."""

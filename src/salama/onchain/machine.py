@@ -1,0 +1,348 @@
+"""The machine of a channel on the chain: facts in, claims and outcomes out (BOLT 5).
+
+    turn(state, events, env)            facts change, then everything is worked out again
+    complete(done, answers, secret_of)  signatures put in place
+
+It runs beside the channel's own machine: that one keeps deciding HTLCs, this one reads its record and hands over what
+becomes of those that we offered. Every event may come twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from salama.base.ids import OutPoint, Side, Txid
+from salama.base.machine import Effect, Event, Owed, Row, Transition
+from salama.base.units import BlockHeight, FeeratePerKw
+from salama.base.values import replace
+from salama.bitcoin.tx import Tx
+from salama.channel.commitments import local_commitment_tx
+from salama.channel.events import Broadcast, HandoffKey, HtlcFailed, PreimageLearned
+from salama.channel.failing import owed_local_commitment
+from salama.channel.signing import MisplacedAnswer, OwePublication, Signature
+from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
+from salama.channel.transactions import CommitmentTx
+from salama.channel.witnesses import funding_witness
+from salama.onchain import account
+from salama.onchain.bump import Parent, Plan, World, plan
+from salama.onchain.claims import Claim, claim_anchor
+from salama.onchain.events import (
+    BlockSeen,
+    BlockUndone,
+    ClaimRefused,
+    CoinsLeased,
+    CoinsMissing,
+    DropClaim,
+    LeaseCoins,
+    RecordChanged,
+    ReleaseCoins,
+    Resolved,
+    SpendSeen,
+    Woken,
+)
+from salama.onchain.identify import Close, HtlcsAt, identify
+from salama.onchain.outputs import Role, outputs_of
+from salama.onchain.resolve import (
+    FAIL_BACK_DEPTH,
+    Facts,
+    Lost,
+    Paid,
+    Resolution,
+    Standing,
+    Upstream,
+    outgoing_htlcs,
+    preimages_in,
+    resolve,
+)
+from salama.onchain.signing import OweClaim, PublishClaim, place
+from salama.onchain.state import Confirmed, OnchainRecord, OnchainState
+from salama.wallet.coins import Coin
+from salama.wallet.keys import KeyPath
+from salama.wallet.selection import fee_for
+
+
+@dataclass(frozen=True, slots=True)
+class OnchainEnv:
+    """The world at the moment of a turn."""
+
+    height: BlockHeight
+    feerate: FeeratePerKw
+    htlcs_at: HtlcsAt
+    upstream: Upstream = lambda origin: None
+    irrevocable_depth: int = 100
+    fail_back_depth: int = FAIL_BACK_DEPTH
+
+
+def new_state(channel: ChannelRecord, record: OnchainRecord | None = None) -> OnchainState:
+    """A channel that goes, or went, to the chain; ``record`` as it was written, if it was."""
+    return OnchainState(channel, record or OnchainRecord(channel.channel_id))
+
+
+def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Transition[OnchainState]:
+    """Apply ``events``, then work everything out again. Nothing that a block holds makes it raise."""
+    offered: dict[str, tuple[Coin, ...]] = {}
+    rows: list[Row] = []
+    for event in events:
+        match event:
+            case RecordChanged(record):
+                state = replace(state, channel=record)
+            case BlockSeen(height, txs):
+                state = replace(state, record=_with_block(state.record, height, txs))
+            case BlockUndone(height):
+                state = replace(state, record=_without_block(state.record, height))
+            case SpendSeen(tx):
+                state = _with_preimages(state, tx, rows)
+            case CoinsLeased(purpose, coins):
+                offered[purpose] = coins
+            case ClaimRefused(txid, reason):
+                state = replace(state, record=_with_refusal(state.record, txid, reason))
+            case CoinsMissing(purpose, reason):
+                state = account.note(state, rows, f"no coins {purpose}", account.no_coins(state, purpose, reason))
+            case Woken():
+                pass
+            case _:
+                raise TypeError(f"onchain does not know {type(event).__name__}")
+    if state.is_over:
+        return Transition(state, (), tuple(rows))
+    again = any(isinstance(event, BlockSeen | BlockUndone | Woken) for event in events)
+    return _settle(state, rows, offered, env, again)
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _with_block(record: OnchainRecord, height: BlockHeight, txs: Sequence[Tx]) -> OnchainRecord:
+    new = [Confirmed(tx, height) for tx in txs]
+    if not new:
+        return record
+    known = {one.tx.txid for one in new}
+    spent = {i.outpoint for one in new for i in one.tx.inputs}
+    # A block contradicts what we took for confirmed only after a reorganisation that nobody told us of.
+    kept = [
+        one
+        for one in record.confirmed
+        if one.tx.txid not in known and not any(i.outpoint in spent for i in one.tx.inputs)
+    ]
+    confirmed = (*kept, *new)
+    return record if confirmed == record.confirmed else replace(record, confirmed=confirmed)
+
+
+def _without_block(record: OnchainRecord, height: BlockHeight) -> OnchainRecord:
+    kept = tuple(one for one in record.confirmed if one.height < height)
+    return record if len(kept) == len(record.confirmed) else replace(record, confirmed=kept)
+
+
+def _with_refusal(record: OnchainRecord, txid: Txid, reason: str) -> OnchainRecord:
+    if not any(one.tx.txid == txid for one in record.sweeps):
+        return record
+    told = reason[:200]
+    sweeps = tuple(replace(one, refused=told) if one.tx.txid == txid else one for one in record.sweeps)
+    return record if sweeps == record.sweeps else replace(record, sweeps=sweeps)
+
+
+def _with_preimages(state: OnchainState, tx: Tx, rows: list[Row]) -> OnchainState:
+    """What an unconfirmed transaction gives away is known for good, whatever becomes of it."""
+    living = [h for h in outgoing_htlcs(state.channel) if not isinstance(h.removal, Fulfilment)]
+    known = preimages_in((tx,), (htlc.payment_hash for htlc in living))
+    for htlc in living:
+        if htlc.payment_hash in known:
+            state = _hand_over(state, Paid(htlc, known[htlc.payment_hash]), rows)
+    return state
+
+
+def close_of(state: OnchainState, htlcs_at: HtlcsAt) -> tuple[Close | None, int]:
+    """What spent the funding, and the height of its block; (None, 0) while nothing did."""
+    for one in state.record.confirmed:
+        close = identify(state.channel, one.tx, htlcs_at)
+        if close is not None:
+            return close, int(one.height)
+    return None, 0
+
+
+def watched(state: OnchainState) -> frozenset[OutPoint]:
+    """Outputs whose spending matters: all of the closing transaction, and those beside each input that spends one."""
+    found: set[OutPoint] = {funding.outpoint for funding in (*state.channel.active, *state.channel.inactive)}
+    for one in state.record.confirmed:
+        found.update(follow(one.tx, found, {f.outpoint for f in (*state.channel.active, *state.channel.inactive)}))
+    return frozenset(found)
+
+
+def follow(tx: Tx, watched_outpoints: set[OutPoint], fundings: set[OutPoint]) -> set[OutPoint]:
+    """Outputs of ``tx`` to watch: all if it spends a funding, else the one beside each input that is watched."""
+    if any(one.outpoint in fundings for one in tx.inputs):
+        return {tx.outpoint(index) for index in range(len(tx.outputs))}
+    count = len(tx.outputs)
+    return {tx.outpoint(i) for i, one in enumerate(tx.inputs) if i < count and one.outpoint in watched_outpoints}
+
+
+# --- working everything out ------------------------------------------------------------------------------------------
+
+
+def _settle(
+    state: OnchainState, rows: list[Row], offered: dict[str, tuple[Coin, ...]], env: OnchainEnv, again: bool
+) -> Transition[OnchainState]:
+    close, closed_at = close_of(state, env.htlcs_at)
+    facts = Facts(
+        env.height, close, closed_at, state.record.confirmed, env.upstream, fail_back_depth=env.fail_back_depth
+    )
+    found = resolve(state.channel, facts)
+    effects: list[Effect] = []
+    if close is not None:
+        state = account.note_close(state, rows, close, closed_at, found)
+        state = account.note_spends(state, rows, close, found)
+    for outcome in found.outcomes:
+        state = _hand_over(state, outcome, rows)
+    state = _claim(state, rows, effects, found, close, offered, env, again)
+    if close is not None and _is_over(found, facts, env.irrevocable_depth):
+        state = replace(state, is_over=True)
+        rows.append(account.over(state, close))
+        effects += [ReleaseCoins(sweep.purpose) for sweep in state.record.sweeps if sweep.coins]
+        effects.append(Resolved())
+    return Transition(state, tuple(effects), tuple(rows))
+
+
+def _hand_over(state: OnchainState, outcome: Paid | Lost, rows: list[Row]) -> OnchainState:
+    """Write what becomes of an outgoing HTLC, once; a preimage also after a failure, in case it still helps."""
+    record, htlc = state.record, outcome.htlc
+    key = HandoffKey(record.channel_id, htlc.id)
+    if htlc.id in record.settled or htlc.origin is None:
+        return state
+    if isinstance(outcome, Paid):
+        if not isinstance(htlc.removal, Fulfilment):
+            # Else the channel has handed it over when it came.
+            rows.append(PreimageLearned(key, htlc.origin, outcome.preimage))
+        return replace(state, record=replace(record, settled=(*record.settled, htlc.id)))
+    if htlc.id in record.failed:
+        return state
+    rows.append(HtlcFailed(key, htlc.origin, outcome.reason))
+    return replace(state, record=replace(record, failed=(*record.failed, htlc.id)))
+
+
+def _claim(
+    state: OnchainState,
+    rows: list[Row],
+    effects: list[Effect],
+    found: Resolution,
+    close: Close | None,
+    offered: dict[str, tuple[Coin, ...]],
+    env: OnchainEnv,
+    again: bool,
+) -> OnchainState:
+    """Everything that may be in the next block is offered to the network."""
+    channel = state.channel
+    claims = [s.claim for s in found.statuses if s.standing is Standing.CLAIMABLE and s.claim is not None]
+    parent, stake = None, 0
+    if close is None:
+        if channel.phase is not Phase.ON_CHAIN or channel.stale:
+            claims = []
+        else:
+            if again:
+                effects.append(owed_local_commitment(channel, channel.error or "force close"))
+            commitment = local_commitment_tx(channel, channel.funding, channel.funding.local)
+            claims, parent, stake = _child(channel, commitment, env)
+    world = World(env.height, env.feerate, channel.params.closing_script, offered, parent, stake)
+    confirmed = {one.tx.txid for one in state.record.confirmed}
+    done = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid in confirmed)
+    flying = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid not in confirmed)
+    made = plan(channel.channel_id.hex()[:16], claims, flying, world)
+    _carry_out(state, rows, effects, made, again)
+    for claim in made.uneconomic:
+        state = account.note(state, rows, f"uneconomic {claim.outpoint}", account.uneconomic(state, claim))
+    # What is confirmed stays on record: a reorganisation may put it back in flight.
+    sweeps = (*done, *made.kept, *(draft.sweep for draft in made.drafts))
+    return state if sweeps == state.record.sweeps else replace(state, record=replace(state.record, sweeps=sweeps))
+
+
+def _child(channel: ChannelRecord, commitment: CommitmentTx, env: OnchainEnv) -> tuple[list[Claim], Parent | None, int]:
+    """Our anchor, if our commitment should pay more than it does (B5.03), and what depends on it."""
+    outputs = outputs_of(commitment, channel.funding)
+    anchor = next((o for o in outputs if o.role is Role.OUR_ANCHOR), None)
+    # The signed commitment: its input has a witness of about 222 bytes.
+    weight = commitment.tx.weight + 2 + 222
+    at_stake = sum(int(o.amount) for o in outputs if o.role in (Role.TO_LOCAL, Role.HTLC))
+    deadline = min((d for d in map(_deadline_of, channel.htlcs.values()) if d is not None), default=None)
+    is_enough = int(commitment.fee) >= fee_for(env.feerate, weight)
+    if anchor is None or at_stake == 0 or (is_enough and (deadline is None or deadline - int(env.height) > 6)):
+        return [], None, 0
+    parent = Parent(commitment.tx.txid, weight, commitment.fee)
+    return [claim_anchor(anchor, deadline)], parent, at_stake
+
+
+def _deadline_of(htlc: Htlc) -> int | None:
+    """The block in which our commitment should be at last for this HTLC's sake (B2.49)."""
+    expiry = int(htlc.cltv_expiry)
+    if htlc.side is Side.OUTGOING:
+        return expiry + FAIL_BACK_DEPTH
+    return expiry - FAIL_BACK_DEPTH if isinstance(htlc.removal, Fulfilment) else None
+
+
+def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, again: bool) -> None:
+    """The plan as effects; coins of what is given up are freed unless the plan uses them again."""
+    purposes = {s.purpose for s in made.kept} | {d.sweep.purpose for d in made.drafts}
+    purposes |= {w.purpose for w in made.wanted}
+    replaced = {i.outpoint for d in made.drafts for i in d.sweep.tx.inputs}
+    for sweep in made.dropped:
+        # A replacement conflicts with it, which tells the wallet all there is to tell.
+        if not replaced.intersection(i.outpoint for i in sweep.tx.inputs):
+            effects.append(DropClaim(sweep))
+        if sweep.coins and sweep.purpose not in purposes:
+            effects.append(ReleaseCoins(sweep.purpose))
+    effects += [LeaseCoins(w.purpose, w.amount, w.feerate) for w in made.wanted]
+    if again:
+        effects += [PublishClaim(sweep, "again") for sweep in made.kept]
+    key_index = state.channel.params.key_index
+    effects += [OweClaim(key_index, d.sweep, d.claims, account.why(d)) for d in made.drafts]
+    rows += [account.published(state, draft) for draft in made.drafts]
+
+
+def _is_over(found: Resolution, facts: Facts, depth: int) -> bool:
+    """Whether every output that matters is spent for good, and every HTLC has its outcome (B5.02)."""
+    if facts.depth(facts.closed_at) < depth or found.undecided:
+        return False
+    for status in found.statuses:
+        if status.spent_by is not None:
+            if facts.depth(int(status.spent_by.height)) < depth:
+                return False
+        elif status.may_change:
+            return False
+        elif status.claim is not None and status.output.role is not Role.OUR_ANCHOR:
+            # What costs more than it brings even at the lowest fee is left behind.
+            if int(status.output.amount) > fee_for(FeeratePerKw(253), status.claim.weight + 200):
+                return False
+    return True
+
+
+# --- signatures ------------------------------------------------------------------------------------------------------
+
+
+def complete(
+    done: Transition[OnchainState], answers: Sequence[object], secret_of: Callable[[KeyPath], bytes]
+) -> Transition[OnchainState]:
+    """``done`` with every owed effect made whole. ``answers`` stand in the order of ``done.owed``.
+
+    Raises MisplacedAnswer.
+    """
+    waiting = iter(answers)
+    effects: list[Effect] = []
+    sweeps = list(done.state.record.sweeps)
+    for effect in done.effects:
+        if not isinstance(effect, Owed):
+            effects.append(effect)
+            continue
+        answer = next(waiting, None)
+        if isinstance(effect, OwePublication) and isinstance(answer, Signature):
+            witness = funding_witness(
+                effect.our_funding_pubkey, answer.signature, effect.their_funding_pubkey, effect.their_signature
+            )
+            effects.append(Broadcast(effect.tx.with_witness(0, witness), effect.why))
+        elif isinstance(effect, OweClaim):
+            signed = place(effect, answer, secret_of)
+            sweeps = [signed if one.tx.txid == signed.tx.txid else one for one in sweeps]
+            effects.append(PublishClaim(signed, effect.why))
+        else:
+            raise MisplacedAnswer(f"{type(answer).__name__} to {type(effect).__name__}")
+    record = done.state.record
+    if tuple(sweeps) != record.sweeps:
+        record = replace(record, sweeps=tuple(sweeps))
+    return Transition(replace(done.state, record=record), tuple(effects), done.rows)
