@@ -289,6 +289,10 @@ class Journal:
     def _start(self) -> None:
         self._thread.start()
 
+    def _join(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
     # --- in the thread ----------------------------------------------------------------------------------------------
 
     def _run_jobs(self) -> None:
@@ -419,8 +423,7 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
+        self._join()
         if self._loop is not None and not self._loop.is_closed():
             self._post(self._loop, self._tell_failure)
         # The last connection to close folds the log into the database: that must be the writer.

@@ -1,0 +1,262 @@
+"""What happens in one seed: machines boot, open channels, pay each other while things break, and are judged when all is
+well again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from salama.api import schema
+from salama.api.methods import Methods
+from salama.base.ids import PaymentHash
+from salama.base.machine import CommandRefused
+from salama.base.units import Sat
+from salama.bitcoin.address import parse as parse_address
+from salama.bitcoin.networks import REGTEST
+from salama.bitcoin.tx import TxOut
+from salama.channel.state import Channel, LinkState, Phase
+from salama.node.node import Node
+from salama.sim import faults, invariants
+from salama.sim.machine import Machine, MachineDown
+from salama.sim.world import World
+from salama.storage.errors import StorageFault
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much happens in a seed."""
+
+    nodes: tuple[int, int] = (5, 8)
+    payments: int = 60
+    seconds: float = 40.0
+    """Virtual time of traffic and faults."""
+    faults: float = 1.0
+    """Faults a second; 0 for a world in which nothing breaks."""
+    only: frozenset[str] = frozenset()
+    """Kinds of faults allowed; empty for all."""
+
+
+SMALL = Size()
+LARGE = Size(nodes=(5, 20), payments=150, seconds=60.0, faults=1.5)
+
+
+@dataclass(slots=True)
+class Tried:
+    """A payment that was asked for."""
+
+    payer: Machine
+    payee: Machine
+    amount: int
+    payment_hash: PaymentHash
+
+
+class Story:
+    """One seed under way."""
+
+    def __init__(self, world: World, size: Size) -> None:
+        self.world, self.size = world, size
+        self.edges: list[tuple[Machine, Machine]] = []
+        self.tried: list[Tried] = []
+        self.dice = world.dice("story")
+
+    # --- the course ---------------------------------------------------------------------------------------------------
+
+    async def play(self) -> None:
+        world = self.world
+        books = invariants.Books(world)
+        world.check = books.check
+        for _ in range(self.dice.randint(*self.size.nodes)):
+            world.add_machine()
+        self._draw_edges()
+        for machine in world.machines:
+            machine.boot()
+        await self._all_up()
+        await self._hand_out_coins()
+        mining = asyncio.ensure_future(self._mine())
+        troubles = faults.Faults(world, self.size.faults, self.size.only)
+        breaking = asyncio.ensure_future(troubles.run())
+        await self._settle_in()
+        await self._traffic()
+        breaking.cancel()
+        troubles.heal()
+        world.note("healing")
+        await self._quiet("after the traffic")
+        await self._close_some()
+        await self._quiet("after the closes")
+        mining.cancel()
+        books.check()
+        invariants.judge(world, self.tried)
+
+    def _draw_edges(self) -> None:
+        """A tree, so that everybody can reach everybody, and as many edges again."""
+        machines = self.world.machines
+        for at in range(1, len(machines)):
+            self.edges.append((machines[at], machines[self.dice.randrange(at)]))
+        for _ in range(len(machines) // 2 + 1):
+            one, other = self.dice.sample(machines, 2)
+            self.edges.append((one, other))
+
+    async def _all_up(self) -> None:
+        while not all(machine.is_up for machine in self.world.machines):
+            await asyncio.sleep(0.2)
+
+    async def _hand_out_coins(self) -> None:
+        outputs: list[TxOut] = []
+        for machine in self.world.machines:
+            for _ in range(4):
+                made = await machine.ask(lambda node: Methods(node).newaddr(schema.NewAddrParams()))
+                outputs.append(TxOut(Sat(3_000_000), parse_address(made.address, REGTEST)))
+        self.world.chain.give(outputs)
+        self.world.chain.mine()
+        await asyncio.sleep(3)
+
+    async def _mine(self) -> None:
+        while True:
+            await asyncio.sleep(self.dice.uniform(1.0, 6.0))
+            block = self.world.chain.mine()
+            self.world.note(f"block {self.world.chain.height} {len(block.txs)} {block.hash.hex()[:12]}")
+
+    # --- channels -----------------------------------------------------------------------------------------------------
+
+    async def _settle_in(self) -> None:
+        """Open the channels, and wait until most of them work."""
+        await asyncio.gather(*(self._open(one, other) for one, other in self.edges))
+        for _ in range(60):
+            ready = sum(v.ready for m in self.world.machines if m.node for v in m.node.channels.views().values())
+            if ready >= 2 * len(self.edges) * 0.7:
+                break
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(6.0)
+
+    async def _open(self, one: Machine, other: Machine) -> None:
+        amount = self.dice.randint(200_000, 2_000_000)
+        push = invariants.push_of(amount)
+        where = f"{other.node_id}@{other.name}:9735"
+        params = schema.OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat")
+        for _ in range(8):
+            try:
+                await one.ask(lambda node: Methods(node).connect(schema.ConnectParams(peer=where)))
+                opened = await self._within(20, one.ask(lambda node: Methods(node).open(params)))
+            except (MachineDown, CommandRefused, TimeoutError, StorageFault) as error:
+                self.world.note(f"{one.name}: opening with {other.name} came to nothing: {error}")
+                await asyncio.sleep(self.dice.uniform(0.5, 3.0))
+                continue
+            self.world.note(f"{one.name}: opens {opened.channel_id[:12]} with {other.name}")
+            self.world.count("channels")
+            return
+
+    async def _within(self, seconds: float, answer: asyncio.Future[Any]) -> Any:
+        async with asyncio.timeout(seconds):
+            return await answer
+
+    async def _close_some(self) -> None:
+        closing = []
+        for machine in self.world.machines:
+            if machine.node is None or self.dice.random() > 0.5:
+                continue
+            names = [str(c) for c, v in machine.node.channels.views().items() if v.ready]
+            if names:
+                closing.append(self._close(machine, self.dice.choice(names)))
+        await asyncio.gather(*closing)
+
+    async def _close(self, machine: Machine, name: str) -> None:
+        try:
+            await self._within(
+                60, machine.ask(lambda node: Methods(node).close(schema.CloseParams(channel=name, wait=20)))
+            )
+            self.world.count("closes")
+        except (CommandRefused, MachineDown, TimeoutError) as error:
+            self.world.note(f"{machine.name}: close of {name[:12]}: {error}")
+
+    # --- payments -----------------------------------------------------------------------------------------------------
+
+    async def _traffic(self) -> None:
+        pause = self.size.seconds / self.size.payments
+        paying: list[asyncio.Future[None]] = []
+        for _ in range(self.size.payments):
+            payer, payee = self.dice.sample(self.world.machines, 2)
+            amount = int(10 ** self.dice.uniform(3.5, 8.3))
+            paying.append(asyncio.ensure_future(self._pay(payer, payee, amount)))
+            await asyncio.sleep(self.dice.expovariate(1 / pause))
+        await asyncio.wait(paying, timeout=15)
+
+    async def _pay(self, payer: Machine, payee: Machine, amount: int) -> None:
+        world = self.world
+        expiry = 5 if self.dice.random() < 0.03 else 3600
+        try:
+            made = await self._within(
+                20,
+                payee.ask(
+                    lambda node: Methods(node).invoice(
+                        schema.InvoiceParams(amount=f"{amount}msat", description="sim", expiry=expiry)
+                    )
+                ),
+            )
+        except (MachineDown, TimeoutError, StorageFault):
+            world.count("invoices not made")
+            return
+        tried = Tried(payer, payee, amount, PaymentHash(bytes.fromhex(made.payment_hash)))
+        self.tried.append(tried)
+        world.note(f"{payer.name}: pays {payee.name} {amount} {made.payment_hash[:12]}")
+        if expiry == 5:
+            await asyncio.sleep(self.dice.uniform(0, 60))
+
+        async def pay(node: Node) -> schema.Paid:
+            return await Methods(node).pay(schema.PayParams(request=made.invoice, timeout=40))
+
+        for _ in range(4):
+            try:
+                paid = await payer.ask(pay)
+            except MachineDown:
+                # Like any user: look whether it is paid, and if nothing is under way try again.
+                await asyncio.sleep(self.dice.uniform(1, 10))
+                continue
+            except (CommandRefused, StorageFault) as refused:
+                world.note(f"{payer.name}: {made.payment_hash[:12]} {refused}")
+                return
+            world.note(f"{payer.name}: {made.payment_hash[:12]} {paid.status} {paid.failure_code} {paid.fee_msat}")
+            world.count(f"answered {paid.status}")
+            return
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def _quiet(self, when: str) -> None:
+        """With everybody connected and nothing broken, all that was begun must come to an end."""
+        await self._all_up()
+        for at in range(150):
+            if at % 10 == 0:
+                await self._reconnect()
+            if not (unrest := self._unrest()):
+                self.world.note(f"quiet {when}")
+                return
+            await asyncio.sleep(2.0)
+        for one in unrest:
+            self.world.problem(f"{when}: never came to rest: {one}")
+
+    async def _reconnect(self) -> None:
+        for one, other in self.edges:
+            where = f"{other.node_id}@{other.name}:9735"
+            try:
+                await one.ask(lambda node, where=where: Methods(node).connect(schema.ConnectParams(peer=where)))
+            except (MachineDown, CommandRefused) as error:
+                self.world.note(f"{one.name}: no connection with {other.name}: {error}")
+
+    def _unrest(self) -> list[str]:
+        found: list[str] = []
+        for machine in self.world.machines:
+            if machine.node is None or not machine.is_up:
+                found.append(f"{machine.name} is not up")
+                continue
+            found += [f"{machine.name} pays {h}" for h in machine.node.payments.state.payments]
+            for actor in machine.node.channels.by_id.values():
+                channel = actor.state
+                if isinstance(channel, Channel) and channel.record.phase in (Phase.NORMAL, Phase.SHUTTING_DOWN):
+                    name = f"{machine.name} {str(channel.record.channel_id)[:12]} {channel.record.phase.value}"
+                    if channel.link_state is not LinkState.READY:
+                        found.append(f"{name} is not connected")
+                    for htlc in channel.record.htlcs.values():
+                        found.append(f"{name} has HTLC {htlc.side.value} {htlc.id}")
+                    if channel.record.is_awaiting_revocation or channel.record.owes_signature:
+                        found.append(f"{name} is in the middle of a commitment")
+        return found

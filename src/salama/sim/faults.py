@@ -1,0 +1,134 @@
+"""What breaks, how often, and how all of it is put right again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from salama.base.units import FeeratePerKw
+from salama.sim.machine import Machine
+from salama.sim.world import World
+
+
+class Faults:
+    """Breaks something at random moments. Each kind counts as it takes effect."""
+
+    def __init__(self, world: World, rate: float, only: frozenset[str] = frozenset()) -> None:
+        self.world, self._rate = world, rate
+        self._dice = world.dice("faults")
+        kinds: list[tuple[int, str, Callable[[Machine], None]]] = [
+            (12, "fuse", self._light_fuse),
+            (2, "plug", self._pull_plug),
+            (5, "cut", self._cut),
+            (5, "cut at a message", self._cut_at_message),
+            (3, "silence", self._silence),
+            (2, "part", self._part),
+            (2, "disk write", self._fail_write),
+            (2, "disk commit", self._fail_commit),
+            (2, "slow disk", self._slow_disk),
+            (2, "back-end", self._back_end_away),
+            (2, "reorganisation", self._reorganise),
+            (2, "feerate", self._change_feerate),
+            (2, "clock", self._jump_clock),
+        ]
+        self._kinds = [(weight, kind) for weight, name, kind in kinds if not only or name in only]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self._rate <= 0 or not self._kinds:
+            return
+        weights = [weight for weight, _ in self._kinds]
+        while True:
+            await asyncio.sleep(self._dice.expovariate(self._rate))
+            _, kind = self._dice.choices(self._kinds, weights)[0]
+            kind(self._dice.choice(self.world.machines))
+
+    def heal(self) -> None:
+        """From now on nothing is broken; machines without power come back by themselves."""
+        world = self.world
+        world.parted.clear()
+        for machine in world.machines:
+            machine.disk_fault, machine.disk_slow, machine.backend_down, machine.fuse = "", 1.0, False, None
+        for connection in world.network.alive:
+            for end in (connection, connection.other):
+                end.cut_after, end.silent_until = None, 0.0
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        self.world.later(self.world.time + seconds, what)
+
+    # --- the kinds ----------------------------------------------------------------------------------------------------
+
+    def _light_fuse(self, machine: Machine) -> None:
+        machine.light_fuse(1 + int(self._dice.random() ** 2 * 600))
+
+    def _pull_plug(self, machine: Machine) -> None:
+        self.world.pull_the_plug(machine)
+
+    def _cut(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            machine.fault_happened("cut")
+            self.world.network.cut(self._dice.choice(connections))
+
+    def _cut_at_message(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            one = self._dice.choice(connections)
+            end = self._dice.choice((one, one.other))
+            end.cut_after = self._dice.randrange(12)
+
+    def _silence(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            one = self._dice.choice(connections)
+            machine.fault_happened("silence")
+            until = self.world.time + self._dice.uniform(1, 20)
+            for end in (one, one.other) if self._dice.random() < 0.5 else (one,):
+                end.silent_until = until
+
+    def _part(self, machine: Machine) -> None:
+        other = self._dice.choice(self.world.machines)
+        if other is machine:
+            return
+        machine.fault_happened("parted")
+        pair = (machine.name, other.name)
+        self.world.parted.add(pair)
+        for connection in self.world.network.of(machine):
+            if other in (connection.owner, connection.peer):
+                self.world.network.cut(connection)
+        self._later(self._dice.uniform(1, 10), lambda: self.world.parted.discard(pair))
+
+    def _fail_write(self, machine: Machine) -> None:
+        machine.disk_fault = "write"
+
+    def _fail_commit(self, machine: Machine) -> None:
+        machine.disk_fault = "commit"
+
+    def _slow_disk(self, machine: Machine) -> None:
+        machine.fault_happened("slow disk")
+        machine.disk_slow = self._dice.uniform(10, 300)
+
+        def mend() -> None:
+            machine.disk_slow = 1.0
+
+        self._later(self._dice.uniform(1, 8), mend)
+
+    def _back_end_away(self, machine: Machine) -> None:
+        machine.backend_down = True
+
+        def mend() -> None:
+            machine.backend_down = False
+
+        self._later(self._dice.uniform(1, 10), mend)
+
+    def _reorganise(self, machine: Machine) -> None:
+        self.world.count("reorganisation")
+        depth = self._dice.choice((1, 1, 1, 2, 2))
+        self.world.chain.reorganise(depth)
+        self.world.note(f"reorganisation of {depth} blocks, now {self.world.chain.height}")
+
+    def _change_feerate(self, machine: Machine) -> None:
+        self.world.count("feerate change")
+        self.world.chain.feerate = FeeratePerKw(int(1000 * 2 ** self._dice.uniform(-1.5, 2.5)))
+        self.world.note(f"feerate {self.world.chain.feerate}")
+
+    def _jump_clock(self, machine: Machine) -> None:
+        machine.fault_happened("clock jumped")
+        machine.skew += self._dice.uniform(-15, 15)

@@ -1,0 +1,124 @@
+"""What must hold: at every moment for each channel, and for everybody's money once all is quiet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from salama.channel.state import ChannelRecord, Phase
+from salama.payments.records import ForwardStatus, InvoiceStatus, PaymentStatus
+from salama.storage import queries
+
+if TYPE_CHECKING:
+    from salama.sim.director import Tried
+    from salama.sim.machine import Machine
+    from salama.sim.world import World
+
+
+class Books:
+    """Looks at every channel record once for each change."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen: dict[tuple[str, bytes], ChannelRecord] = {}
+
+    def check(self) -> None:
+        world = self._world
+        for machine in world.machines:
+            if machine.node is None or not machine.is_up:
+                continue
+            for name in ("wallet", "payments", "gossip"):
+                if frozen := getattr(machine.node, name).frozen:
+                    world.problem(f"{machine.name}: {name} is frozen: {frozen}")
+            for actor in machine.node.channels.by_id.values():
+                if actor.frozen:
+                    world.problem(f"{machine.name}: {actor.name} is frozen: {actor.frozen}")
+                record = actor.record
+                if record is None:
+                    continue
+                key = (machine.name, bytes(record.channel_id))
+                if self._seen.get(key) is not record:
+                    self._seen[key] = record
+                    _conserves(world, machine, record)
+
+
+def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
+    for funding in record.active:
+        capacity = funding.capacity.msat
+        for commitment in (funding.local, funding.remote, funding.latest_remote):
+            if commitment.spec.total != capacity:
+                world.problem(f"{machine.name}: {record.channel_id} holds {commitment.spec.total}, not {capacity}")
+    if record.phase is Phase.ON_CHAIN:
+        world.problem(f"{machine.name}: {record.channel_id} was force-closed: {record.error}")
+
+
+def judge(world: World, tried: list[Tried]) -> None:
+    """When all is quiet."""
+    flows = {machine.name: 0 for machine in world.machines}
+    for one in tried:
+        assert one.payer.journal is not None and one.payee.journal is not None
+        payment = one.payer.journal.read_now(lambda db, h=one.payment_hash: queries.payment(db, h))
+        invoice = one.payee.journal.read_now(lambda db, h=one.payment_hash: queries.invoice(db, h))
+        name = f"payment {str(one.payment_hash)[:12]} of {one.amount} msat from {one.payer.name} to {one.payee.name}"
+        is_paid = invoice is not None and invoice.status is InvoiceStatus.PAID
+        is_sent = payment is not None and payment.status is PaymentStatus.SUCCEEDED
+        if invoice is None:
+            world.problem(f"{name}: the invoice was forgotten")
+        if payment is not None and payment.in_flight:
+            world.problem(f"{name}: still in flight")
+        if is_paid != is_sent:
+            world.problem(f"{name}: the payer says {payment and payment.status.value}, the payee paid={is_paid}")
+        world.count("payments")
+        if is_paid and invoice is not None:
+            world.count("succeeded")
+            flows[one.payee.name] += int(invoice.received)
+            if int(invoice.received) < one.amount:
+                world.problem(f"{name}: received only {invoice.received}")
+        if is_sent and payment is not None:
+            cost = sum(int(p.sent) for p in payment.parts if p.status.value == "settled")
+            flows[one.payer.name] -= cost
+            if cost > one.amount + int(payment.max_fee):
+                world.problem(f"{name}: cost {cost} msat")
+    for machine in world.machines:
+        assert machine.journal is not None
+        page = machine.journal.read_now(lambda db: queries.forwards(db, None, 1000))
+        for forward in page.rows:
+            if forward.status is ForwardStatus.SETTLED:
+                world.count("forwards settled")
+                flows[machine.name] += int(forward.amount_in) - int(forward.amount_out)
+    _balances(world, flows)
+
+
+def _balances(world: World, flows: dict[str, int]) -> None:
+    """What each node holds in its channels is what it began with and what it earned, to the millisatoshi."""
+    records: dict[bytes, list[tuple[Machine, ChannelRecord]]] = {}
+    held = {machine.name: 0 for machine in world.machines}
+    for machine in world.machines:
+        assert machine.journal is not None
+        live = machine.journal.read_now(queries.open_channels)
+        closed = machine.journal.read_now(lambda db: queries.closed_channels(db, None, 1000)).rows
+        for record in (*live, *closed):
+            if record.phase is Phase.AWAITING_FUNDING and record.funding.confirmation is None:
+                continue
+            records.setdefault(bytes(record.channel_id), []).append((machine, record))
+            params = record.params
+            spec = record.funding.local.spec
+            pushed = push_of(int(record.funding.capacity)) * 1000
+            mine = int(record.funding.capacity.msat) - pushed if params.is_opener else pushed
+            held[machine.name] += int(spec.our_balance) - mine
+    for name, change in held.items():
+        if change != flows[name]:
+            world.problem(f"{name}: its channels changed by {change} msat, its payments account for {flows[name]}")
+    for channel_id, sides in records.items():
+        if len(sides) != 2:
+            world.problem(f"channel {channel_id.hex()[:12]} is known to {[m.name for m, _ in sides]} only")
+            continue
+        (_, a), (_, b) = sides
+        ours, theirs = a.funding.local.spec, b.funding.remote.spec
+        if (ours.our_balance, ours.their_balance) != (theirs.their_balance, theirs.our_balance):
+            mine = (int(ours.our_balance), int(ours.their_balance))
+            world.problem(f"channel {channel_id.hex()[:12]}: the two sides disagree: {mine}")
+
+
+def push_of(capacity: int) -> int:
+    """Satoshis that every opener of the world gives away at once: known from the capacity alone, for the books."""
+    return capacity * (10 + capacity // 1000 % 40) // 100
