@@ -259,7 +259,7 @@ def test_another_network_stops_it() -> None:
     async def run() -> None:
         fake = Fake()
         with pytest.raises(WrongChain):
-            await anext(aiter(watch(fake, genesis=BlockHash(b"\x01" * 32))))
+            await asyncio.wait_for(anext(aiter(watch(fake, genesis=BlockHash(b"\x01" * 32)))), 10)
         fake.extend(1)
         follower = Follower(watch(fake), fake.active[:1])
         await follower.until(lambda: len(follower.chain) == 2)
