@@ -232,7 +232,7 @@ def test_an_invoice_is_not_paid_twice(journal: Journal) -> None:
         await journal.commit([PutPayment(paid)])
         running = Running(journal)
         with pytest.raises(CommandRefused) as refused:
-            await running.actor.pay(paid, (), multi_part=False)
+            await asyncio.wait_for(running.actor.pay(paid, (), multi_part=False), 5)
         assert refused.value.code == "already_paid"
 
     asyncio.run(main())
