@@ -1,0 +1,247 @@
+"""Applies each patch to a copy of the tree and demands that the tests it names turn red.
+
+    python -m tests.sabotage.run                 every patch
+    python -m tests.sabotage.run NAME...         these (names of files in patches/, or the beginnings of such)
+    python -m tests.sabotage.run --list          what there is, without running anything
+
+An error is: a patch that does not apply, a named test that is red without the patch or does not exist, and a named test
+that stays green with it. The status is 0 only if there was none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCHES = Path(__file__).resolve().parent / "patches"
+COPIED = ("src", "tests", "pyproject.toml", "scripts", "README.md")
+SECONDS = 120
+"""Most that the tests of one patch may take: a fault that shows as a hang must be caught by the test itself."""
+NODE_ID = re.compile(r"tests/[\w/]+\.py(?:::\w+(?:\[.*\])?)?")
+OUTCOME = re.compile(r"^(?:FAILED|ERROR) (tests/\S+\.py(?:::\w+)?)", re.MULTILINE)
+
+
+class BadPatch(Exception):
+    """A patch file whose header does not say what it must."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A fault: the promise it breaks, the tests that must notice, and the difference that makes it."""
+
+    name: str
+    promise: str
+    tests: tuple[str, ...]
+    diff: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it changes, below the root."""
+        return tuple(re.findall(r"^\+\+\+ b/(\S+)", self.diff, re.MULTILINE))
+
+
+@dataclass(frozen=True)
+class Result:
+    """``problem`` is empty if the fault was noticed by every test that must notice it."""
+
+    patch: Patch
+    seconds: float
+    problem: str = ""
+    output: str = ""
+
+
+def read_patch(path: Path) -> Patch:
+    """Raises BadPatch."""
+    text = path.read_text(encoding="utf-8")
+    header, _, diff = text.partition("--- a/")
+    fields = dict(re.findall(r"^(Promise|Tests): *(.+(?:\n[ \t]+.+)*)", header, re.MULTILINE))
+    tests = tuple(fields.get("Tests", "").split())
+    patch = Patch(path.stem, " ".join(fields.get("Promise", "").split()), tests, "--- a/" + diff)
+    if not diff or not patch.promise:
+        raise BadPatch(f"{path.name}: a header with Promise: and Tests:, then a unified difference")
+    if not tests or not all(NODE_ID.fullmatch(test) for test in tests):
+        raise BadPatch(f"{path.name}: Tests: names pytest ids, tests/room/test_x.py::test_y")
+    if not patch.files or not all(name.startswith("src/") for name in patch.files):
+        raise BadPatch(f"{path.name}: it may change files below src/ only")
+    return patch
+
+
+def read_patches(names: Sequence[str] = ()) -> list[Patch]:
+    """The patches whose file names begin with one of ``names``, or all. Raises BadPatch."""
+    paths = sorted(PATCHES.glob("*.patch"))
+    for name in names:
+        if not any(path.stem.startswith(Path(name).stem) for path in paths):
+            raise BadPatch(f"there is no patch {name}")
+    chosen = [path for path in paths if not names or any(path.stem.startswith(Path(n).stem) for n in names)]
+    return [read_patch(path) for path in chosen]
+
+
+class Copy:
+    """A copy of the tree in which patches come and go."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "node_modules")
+                )
+            elif source.exists():
+                shutil.copy2(source, root / name)
+        # What patched files must be put back to, whatever happens to the original tree meanwhile.
+        self._clean = {str(path.relative_to(root)): path.read_bytes() for path in (root / "src").rglob("*.py")}
+
+    def apply(self, patch: Patch) -> str:
+        """What went wrong, or nothing."""
+        command = ["git", "apply", "--whitespace=nowarn", "-"]
+        # Outside of any repository, or git would look for the files there.
+        env = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.root.parent), "GIT_DIR": str(self.root / "none")}
+        done = subprocess.run(
+            command, cwd=self.root, env=env, input=patch.diff, text=True, capture_output=True, check=False
+        )
+        return done.stderr.strip() if done.returncode else ""
+
+    def restore(self, patch: Patch) -> None:
+        for name in patch.files:
+            clean = self._clean.get(name)
+            if clean is None:
+                (self.root / name).unlink(missing_ok=True)
+            else:
+                (self.root / name).write_bytes(clean)
+
+    def test(self, tests: Iterable[str], seconds: int = SECONDS) -> tuple[int | None, str]:
+        """pytest's status (None: too slow) and output."""
+        # No bytecode: a patch may keep size and second of a file, and Python would run what it compiled before.
+        env = os.environ | {"PYTHONPATH": str(self.root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "pytest", "-rfE", "--tb=line", "-p", "no:randomly", *tests]
+        try:
+            done = subprocess.run(
+                command, cwd=self.root, env=env, text=True, capture_output=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired as slow:
+            return None, slow.stdout.decode("utf-8", "replace") if isinstance(slow.stdout, bytes) else ""
+        return done.returncode, done.stdout + done.stderr
+
+    def imports_itself(self) -> bool:
+        """Whether the tests really run against this copy."""
+        env = os.environ | {"PYTHONPATH": str(self.root / "src")}
+        command = [sys.executable, "-c", "import salama; print(salama.__file__)"]
+        done = subprocess.run(command, cwd=self.root, env=env, text=True, capture_output=True, check=False)
+        return done.stdout.startswith(str(self.root))
+
+
+def unnoticed(patch: Patch, output: str) -> list[str]:
+    """Named tests without any failure in ``output``."""
+    failed = set(OUTCOME.findall(output))
+    files = {name.partition("::")[0] for name in failed}
+    return [
+        test for test in patch.tests if (test.partition("[")[0] not in failed if "::" in test else test not in files)
+    ]
+
+
+def judge(copy: Copy, patch: Patch) -> Result:
+    """Apply, test, put back."""
+    began = time.monotonic()
+
+    def result(problem: str = "", output: str = "") -> Result:
+        return Result(patch, time.monotonic() - began, problem, output)
+
+    refusal = copy.apply(patch)
+    try:
+        if refusal:
+            return result("does not apply", refusal)
+        status, output = copy.test(patch.tests)
+        if status is None:
+            return result(f"not done in {SECONDS} s", output)
+        if status == 0:
+            return result("NOT NOTICED", output)
+        if status != 1:
+            return result(f"pytest ended with status {status}", output)
+        missed = unnoticed(patch, output)
+        return result(f"not noticed by {', '.join(missed)}" if missed else "", output)
+    finally:
+        copy.restore(patch)
+
+
+def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
+    """Judge all, ``jobs`` at a time; prints as it goes."""
+    with tempfile.TemporaryDirectory(prefix="salama-sabotage-") as directory:
+        copies: SimpleQueue[Copy] = SimpleQueue()
+        made = [Copy(_made(Path(directory) / str(number))) for number in range(jobs)]
+        if not made[0].imports_itself():
+            raise BadPatch("the tests would run against another copy of salama than the patched one")
+        tests = sorted({test for patch in patches for test in patch.tests})
+        print(f"{len(patches)} faults; first their {len(tests)} tests without any of them", flush=True)
+        status, output = made[0].test(tests, 3 * SECONDS)
+        if status != 0:
+            print(output[-4000:])
+            raise BadPatch("a named test does not exist or is red without a patch")
+        for copy in made:
+            copies.put(copy)
+
+        def one(patch: Patch) -> Result:
+            copy = copies.get()
+            try:
+                done = judge(copy, patch)
+            finally:
+                copies.put(copy)
+            print(f"  {patch.name:<42} {done.seconds:5.1f} s  {done.problem or 'noticed'}", flush=True)
+            return done
+
+        with ThreadPoolExecutor(jobs) as pool:
+            return list(pool.map(one, patches))
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def show(results: Sequence[Result]) -> int:
+    """The table, and the exit status."""
+    bad = [result for result in results if result.problem]
+    for result in bad:
+        print(f"\n{result.patch.name}: {result.problem}\n  promise: {result.patch.promise}")
+        print("  " + "\n  ".join(result.output.strip().splitlines()[-15:]))
+    width = max((len(result.patch.name) for result in results), default=0)
+    print("\n" + "fault".ljust(width) + "  promise")
+    for result in results:
+        mark = "noticed" if not result.problem else result.problem.upper()
+        print(f"{result.patch.name:<{width}}  {result.patch.promise}  [{mark}]")
+    print(f"\n{len(results) - len(bad)} of {len(results)} faults noticed")
+    return 1 if bad else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sabotage.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="patches, by the beginning of their names; default all")
+    parser.add_argument("--list", action="store_true", help="only show what there is")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
+    chosen = parser.parse_args(arguments)
+    try:
+        patches = read_patches(chosen.names)
+        if chosen.list:
+            for patch in patches:
+                print(f"{patch.name}: {patch.promise}")
+            return 0
+        return show(run(patches, max(1, chosen.jobs)))
+    except BadPatch as problem:
+        print(f"sabotage: {problem}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
