@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,17 @@ class RpcClient:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._connecting = asyncio.Lock()
 
     async def connect(self) -> None:
-        """Raises CommandRefused("not_running")."""
+        """Connect unless the connection stands. Raises CommandRefused("not_running")."""
+        async with self._connecting:  # calls may overlap
+            if self._reader is None or self._reader.done():
+                await self._connect()
+
+    async def _connect(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
         try:
             reader, self._writer = await asyncio.open_unix_connection(str(self._path), limit=MAX_ANSWER)
         except OSError:
@@ -89,7 +98,7 @@ class RpcClient:
 
     async def call(self, method: str, **params: Any) -> Any:
         """Raises CommandRefused."""
-        if self._writer is None or self._reader is None or self._reader.done():
+        if self._reader is None or self._reader.done():
             await self.connect()
         assert self._writer is not None
         number = next(self._ids)
@@ -99,8 +108,11 @@ class RpcClient:
         return await waiting
 
     async def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
         if self._writer is not None:
             self._writer.close()
+            with suppress(OSError):
+                await self._writer.wait_closed()

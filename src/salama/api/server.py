@@ -81,6 +81,8 @@ class RpcServer:
         task = asyncio.current_task()
         assert task is not None
         if len(self._clients) >= MAX_CLIENTS:
+            reason = f"{MAX_CLIENTS} programs have this node's socket open."
+            writer.write(self._refusal(None, INVALID_REQUEST, "too_many_clients", reason))
             writer.close()
             return
         self._clients.add(task)
@@ -89,13 +91,12 @@ class RpcServer:
         try:
             while True:
                 try:
+                    # Whoever does not read what we answer is not read either.
+                    await writer.drain()
                     line = await reader.readuntil(b"\n")
-                except ValueError:
-                    writer.write(
-                        self._refusal(
-                            None, INVALID_REQUEST, "request_too_long", f"A request is at most {MAX_LINE} bytes."
-                        )
-                    )
+                except asyncio.LimitOverrunError:
+                    reason = f"A request is at most {MAX_LINE} bytes."
+                    writer.write(self._refusal(None, INVALID_REQUEST, "request_too_long", reason))
                     break
                 except (EOFError, OSError):
                     break
