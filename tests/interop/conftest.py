@@ -10,7 +10,7 @@ import pytest
 from interop_bench import Chain, World, missing_ldk, need
 from ldk_moves import we_open
 
-TAIL = 40
+TAIL = 60
 FAILED = pytest.StashKey[bool]()
 
 

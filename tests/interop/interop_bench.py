@@ -313,6 +313,7 @@ class SalamaNode:
         return dict(found[0])
 
     def log(self) -> str:
+        """All that it wrote down."""
         return (self.directory / "salama.log").read_text()
 
     def kill(self) -> None:

@@ -24,7 +24,8 @@ def graph_is(world: World, nodes: int, channels: int) -> None:
             f"{node.name} knows {channels} channels",
             lambda node=node: _ours(node.call("getinfo")) == (nodes, channels),
         )
-    until(f"LDK knows {channels} channels", lambda: world.ldk.call("graph") == {"nodes": nodes, "channels": channels})
+    wanted = {"nodes": nodes, "channels": channels, "policies": 2 * channels}
+    until(f"LDK knows {channels} channels", lambda: world.ldk.call("graph") == wanted)
 
 
 def _ours(info: dict[str, int]) -> tuple[int, int]:
@@ -75,6 +76,7 @@ def test_ldk_pays_through_us(pair: World) -> None:
     forwards = until("we count the fee", lambda: alice.call("forwards")["settled"])
     assert forwards == 1
     # And back, by our own search: LDK is the last hop.
+    until("bob knows the terms of both channels", lambda: bob.log().count("< channel_update") >= 4)
     paid = bob.call("pay", request=ldk.call("invoice", amount_msat=5_000_000))
     assert paid["status"] == "succeeded", paid
     assert len(paid["parts"][0]["route"]) == 2
@@ -98,9 +100,6 @@ def test_we_pay_through_ldk(pair: World) -> None:
     # Back the other way.
     back = carol.call("pay", request=alice.call("invoice", amount="7000sat")["invoice"])
     assert back["status"] == "succeeded", back
-    # More than LDK has towards carol: it says so, and we read who said it.
-    beyond = alice.call("pay", request=carol.call("invoice", amount="600000sat")["invoice"], timeout=5)
-    assert beyond["status"] == "failed"
     # Carol is gone: LDK says that the next peer is, and we read it.
     later = carol.call("invoice", amount="1000sat")["invoice"]
     carol.stop()

@@ -264,7 +264,10 @@ export class LdkNode {
 
   graphSize() {
     const view = this.graph.read_only();
-    const size = { nodes: view.list_nodes().length, channels: view.list_channels().length };
+    const known = Array.from(view.list_channels(), (scid) => view.channel(scid));
+    // The bindings wrap an absent policy in an object that points nowhere.
+    const policies = known.flatMap((c) => [c.get_one_to_two(), c.get_two_to_one()]).filter((p) => p?.ptr);
+    const size = { nodes: view.list_nodes().length, channels: known.length, policies: policies.length };
     view.free();
     return size;
   }
