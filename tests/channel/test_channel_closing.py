@@ -49,7 +49,7 @@ def test_either_side_closes(is_alice: bool) -> None:
     fee = 1_000_000 - sum(paid.values())
     assert paid[ours] == 550_000 - fee
     assert sum(paid.values()) - paid[ours] == 450_000
-    assert abs(fee - tx.weight) <= 8, "1000 sat/kw"
+    assert tx.weight <= fee <= tx.weight + 4, "1000 sat/kw, whatever the lengths of the signatures"
     assert len(closing_messages(pair.alice)) + len(closing_messages(pair.bob)) == 2
     assert CommandAnswered("", "closing") in (pair.alice if is_alice else pair.bob).effects
 
@@ -222,7 +222,7 @@ def test_the_users_feerate_is_used() -> None:
     pair.settle()
     tx = agreed(pair)
     fee = 1_000_000 - sum(int(output.value) for output in tx.outputs)
-    assert abs(fee - 5 * tx.weight) <= 40
+    assert 5 * tx.weight <= fee <= 5 * tx.weight + 20
 
 
 @pytest.mark.parametrize(("alice", "bob"), [(1000, 5000), (5000, 253), (253, 20_000)])

@@ -257,6 +257,22 @@ def test_answers_that_end_an_opening(words: str, changes: dict[str, Any]) -> Non
 # --- funding ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("reserve", "words"), [(25_000, ""), (26_000, "neither side")])
+def test_an_accepters_reserve_that_nobody_could_spend_above(reserve: int, words: str) -> None:
+    """Both have about 25,000 sat; whoever has more than the reserve can pay the other."""
+    pair = Pair.of()
+    message = replace(offer_of(pair), funding_satoshis=Sat(1_000_000), push_msat=Msat(974_000_000))
+    done = accept_inbound(pair.inbound(replace(message, push_msat=Msat(0))), pair.bob.env)
+    assert isinstance(done.state, Opening) and done.state.accept is not None
+    cost = 1784
+    message = replace(message, funding_satoshis=Sat(25_001 + cost + 20_000), push_msat=Msat(20_000_000))
+    answer = replace(done.state.accept, channel_reserve_satoshis=Sat(reserve))
+    loose = replace(DEFAULT_POLICY, max_their_reserve_divisor=1)
+    assert words in objection_to_accept(answer, message, FEATURES, FEATURES, loose)
+    exact = replace(message, funding_satoshis=Sat(reserve + cost + 20_000))
+    assert "neither side" in objection_to_accept(answer, exact, FEATURES, FEATURES, loose), "equal is not above"
+
+
 def awaiting_wallet(pair: Pair) -> RequestFunding:
     pair.opens(1_000_000, 0)
     pair.deliver(pair.alice)

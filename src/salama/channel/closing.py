@@ -25,8 +25,8 @@ from salama.channel.transactions import funding_sighash
 from salama.wire.closing import ClosingSigned, Shutdown
 from salama.wire.setup import Warning
 
-CLOSING_WITNESS_WEIGHT = 2 + 4 + 73 + 73 + 72
-"""Segwit marker, counts and lengths, two signatures, the funding script."""
+CLOSING_WITNESS_WEIGHT = 2 + 2 + 73 + 73 + 72
+"""Segwit marker, the count and the dummy, two signatures of the longest kind, the funding script."""
 
 BEFORE_NEGOTIATION = (Phase.AWAITING_FUNDING, Phase.NORMAL, Phase.SHUTTING_DOWN)
 
