@@ -8,5 +8,3 @@ MAX_HANDSHAKES = 64
 READ_SIZE = 256 * 1024
 WRITE_HIGH_WATER = 8 * 1024 * 1024
 """Bytes waiting for a slow reader before it is disconnected: above the largest honest burst, under any real trouble."""
-MAX_UNHANDLED_BYTES = 4 * 1024 * 1024
-"""Bytes of decrypted messages that wait for their machines before we stop reading the socket."""

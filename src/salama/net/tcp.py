@@ -155,22 +155,25 @@ class Listener:
         if self._handshakes >= MAX_HANDSHAKES:
             writer.transport.abort()
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            connection = await self._counted_handshake(reader, writer)
+            if connection is not None:
+                await self._on_connection(connection)
+        except asyncio.CancelledError:
+            # Only `stop` cancels us; asyncio's streams would report a cancelled handler as an error.
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+
+    async def _counted_handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection | None:
         self._handshakes += 1
         try:
-            connection = await self._shake_hands(reader, writer)
+            return await self._shake_hands(reader, writer)
         finally:
             self._handshakes -= 1
-        if connection is not None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.add(task)
-            try:
-                await self._on_connection(connection)
-            except asyncio.CancelledError:
-                # Only `stop` cancels us; asyncio's streams would report a cancelled handler as an error.
-                connection.abort()
-            finally:
-                self._tasks.discard(task)
 
     async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection | None:
         try:
