@@ -81,18 +81,19 @@ def test_a_reorg_puts_transactions_back(net: Regtest) -> None:
     a, b = fan_out(net, 2)
     net.submit_tx(pay(a, 300))
     first = net.generate(WPKH)
+    # Paying more than the other one, so that the block has it first whatever the ids are.
     child = pay(pieces(pay(a, 300))[0], 300)
     net.submit_tx(child)
-    net.submit_tx(pay(b, 300))
+    net.submit_tx(pay(b, 200))
     net.generate(WPKH)
     assert not net.pool.entries
     net.invalidate(first)
-    assert list(net.pool.entries) == [pay(a, 300).txid, child.txid, pay(b, 300).txid]
+    assert list(net.pool.entries) == [pay(a, 300).txid, child.txid, pay(b, 200).txid]
     check_state(net)
     # The other branch confirms a conflict of one of them.
     conflict = pay(a, 5_000, TR)
     net.generate_with(WPKH, [conflict], 5_000)
-    assert list(net.pool.entries) == [pay(b, 300).txid]
+    assert list(net.pool.entries) == [pay(b, 200).txid]
     check_state(net)
     # Two blocks against one: reconsidered, the first branch wins, and the conflict is out.
     net.reconsider(first)
