@@ -19,11 +19,12 @@ from salama.base.units import BlockHeight, Msat, Sat
 from salama.channel.events import Handoff, HandoffKey, Origin, PreimageLearned
 from salama.channel.spec import SpecHtlc
 from salama.channel.state import ChannelRecord
+from salama.onchain.state import OnchainRecord
 from salama.payments.records import ForwardStatus, Invoice, Payment, PutForward
 from salama.storage.errors import CorruptRecord
 from salama.storage.records import ChannelRows, HtlcRow, decode_channel, decode_terms
 from salama.storage.wallet_record import decode_wallet
-from salama.storage.writes import FAILED_HANDOFF, INVOICE, PAYMENT, PREIMAGE, WALLET_NAME
+from salama.storage.writes import FAILED_HANDOFF, INVOICE, ONCHAIN, PAYMENT, PREIMAGE, WALLET_NAME
 from salama.wallet.coins import WalletState
 from salama.wallet.events import WalletTxConfirmed
 
@@ -55,7 +56,11 @@ HTLCS_AT: Final = (
 HANDOFFS: Final = "SELECT channel, htlc_id, kind, origin, payload FROM handoffs ORDER BY rowid"
 ONION_OWNER: Final = "SELECT channel, htlc_id FROM onion_secrets WHERE secret = ?"
 EVENTS_AFTER: Final = "SELECT id, at, name, fields FROM events WHERE id > ? ORDER BY id LIMIT ?"
+EVENTS_OF_CHANNEL: Final = (
+    "SELECT id, at, name, fields FROM channel_events JOIN events ON id = event WHERE channel = ? ORDER BY event LIMIT ?"
+)
 LAST_EVENT: Final = "SELECT max(id) FROM events"
+ONE_ONCHAIN: Final = "SELECT record FROM onchain WHERE channel = ?"
 ONE_INVOICE: Final = "SELECT record FROM invoices WHERE payment_hash = ?"
 INVOICES: Final = f"SELECT rowid, record FROM invoices {_PAGE}"
 ONE_PAYMENT: Final = "SELECT record FROM payments WHERE payment_hash = ?"
@@ -146,6 +151,12 @@ def htlcs_at(connection: sqlite3.Connection, channel_id: ChannelId, remote_numbe
     return [decode_terms(HtlcRow(*row)) for row in rows]
 
 
+def onchain(connection: sqlite3.Connection, channel_id: ChannelId) -> OnchainRecord | None:
+    """What the chain said of a channel whose funding is being spent, None before there was anything to say."""
+    row = connection.execute(ONE_ONCHAIN, (bytes(channel_id),)).fetchone()
+    return None if row is None else ONCHAIN.decode(row[0])
+
+
 # --- pending --------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +240,16 @@ def _forward(row: tuple[Any, ...]) -> PutForward:
 def events_after(connection: sqlite3.Connection, event_id: int, limit: int = 100) -> list[StoredEvent]:
     """The next lines of the event feed after ``event_id`` (0 for the first), oldest first."""
     rows = connection.execute(EVENTS_AFTER, (event_id, _bounded(limit))).fetchall()
+    return [
+        StoredEvent(number, at, name, _json(dict[str, str | int | bool], fields)) for number, at, name, fields in rows
+    ]
+
+
+def events_of_channel(
+    connection: sqlite3.Connection, channel_id: ChannelId, limit: int = MAX_PAGE
+) -> list[StoredEvent]:
+    """The lines of the event feed that name a channel, oldest first: its account."""
+    rows = connection.execute(EVENTS_OF_CHANNEL, (str(channel_id), _bounded(limit))).fetchall()
     return [
         StoredEvent(number, at, name, _json(dict[str, str | int | bool], fields)) for number, at, name, fields in rows
     ]

@@ -77,7 +77,16 @@ _FIRST: Final = (
     "CREATE TABLE key_values (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_SECOND: Final = (
+    # What the chain says of a channel whose funding is being spent, and the claims under way.
+    "CREATE TABLE onchain (channel BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID",
+    # The account of one channel among the feed's lines.
+    """CREATE TABLE channel_events (
+        channel TEXT NOT NULL, event INTEGER NOT NULL, PRIMARY KEY (channel, event)
+    ) STRICT, WITHOUT ROWID""",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
 """Migration n brings the schema from n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

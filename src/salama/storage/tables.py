@@ -77,7 +77,11 @@ WALLET_TRANSACTIONS: Final = Table(
 GOSSIP: Final = Table("gossip", ("kind", "key"), ("kind", "key", "message"))
 KEY_VALUES: Final = Table("key_values", ("key",), ("key", "value"))
 
+CHANNEL_EVENTS: Final = Table("channel_events", ("channel", "event"), ("channel", "event"))
+ONCHAIN: Final = Table("onchain", ("channel",), ("channel", "record"))
+
 TABLES: Final = (
     CHANNELS, HTLCS, ONION_SECRETS, HANDOFFS, EVENTS, INVOICES, PAYMENTS, FORWARDS, PEERS, WALLET, WALLET_TRANSACTIONS,
     GOSSIP, KEY_VALUES,
+    ONCHAIN, CHANNEL_EVENTS,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from salama.base.machine import Row
 from salama.base.units import BlockHeight, CltvExpiry
 from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicEvent
 from salama.channel.state import ChannelRecord, Htlc
+from salama.onchain.state import OnchainRecord
 from salama.payments.records import Invoice, Payment, PutForward, PutInvoice, PutPayment
 from salama.storage import tables
 from salama.storage.layouts import Codec, NoLayout
@@ -52,6 +53,13 @@ class PutChannel(Write):
 
     old: ChannelRecord | None
     new: ChannelRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PutOnchain(Write):
+    """What the chain says of a closed channel, and our claims under way."""
+
+    record: OnchainRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +159,7 @@ DECIDE_HTLC: Final = (
 )
 RESOLVE_HTLC: Final = f"UPDATE htlcs SET live = 0, payload = NULL, state = NULL {_HTLC_KEY}"
 ADD_EVENT: Final = "INSERT INTO events (at, name, fields) VALUES (?, ?, ?)"
+ADD_CHANNEL_EVENT: Final = "INSERT INTO channel_events (channel, event) VALUES (?, last_insert_rowid())"
 # A preimage is money and is never replaced by a failure, whatever is reported later.
 ADD_HANDOFF: Final = (
     f"{tables.HANDOFFS.put.partition(' DO ')[0]} DO UPDATE SET kind = excluded.kind, origin = excluded.origin,"
@@ -167,6 +176,7 @@ MUST_FIND_ITS_ROW: Final = frozenset((UPDATE_CHANNEL, MOVE_HTLC, DECIDE_HTLC, RE
 
 INVOICE: Final = Codec(Invoice, "invoice")
 PAYMENT: Final = Codec(Payment, "payment")
+ONCHAIN: Final = Codec(OnchainRecord, "closed channel")
 WALLET_NAME: Final = "main"
 FAILED_HANDOFF: Final = Codec(HtlcFailed, "handoff", given=("key", "origin"))
 
@@ -236,7 +246,10 @@ def _consumed(row: Consumed, now: int) -> list[Statement]:
 
 
 def _event(row: PublicEvent, now: int) -> list[Statement]:
-    return [(ADD_EVENT, (now, row.name, _json(dict(row.fields)).decode()))]
+    fields = dict(row.fields)
+    line: Statement = (ADD_EVENT, (now, row.name, _json(fields).decode()))
+    channel = fields.get("channel_id")
+    return [line, (ADD_CHANNEL_EVENT, (channel,))] if isinstance(channel, str) else [line]
 
 
 def _invoice(row: PutInvoice, now: int) -> list[Statement]:
@@ -263,6 +276,10 @@ def _forward(row: PutForward, now: int) -> list[Statement]:
         int(row.amount_in), int(row.amount_out), row.status.value, row.at,
     )  # fmt: skip
     return [(tables.FORWARDS.put, columns)]
+
+
+def _onchain(write: PutOnchain, now: int) -> list[Statement]:
+    return [(tables.ONCHAIN.put, (bytes(write.record.channel_id), ONCHAIN.encode(write.record)))]
 
 
 def _wallet(write: PutWallet, now: int) -> list[Statement]:
@@ -330,6 +347,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     PutInvoice: _invoice,
     PutPayment: _payment,
     PutForward: _forward,
+    PutOnchain: _onchain,
     PutWallet: _wallet,
     WalletTxConfirmed: _wallet_confirmed,
     WalletTxUnconfirmed: _wallet_unconfirmed,
