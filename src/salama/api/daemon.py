@@ -22,8 +22,11 @@ from salama.storage.errors import StorageFault
 
 log = logging.getLogger("salama.daemon")
 
+LOG_NAME = "salama.log"
 LOG_BYTES = 10 << 20
 LOG_FILES = 5
+SOCKET_PATH_BYTES = 107
+"""What the kernel takes as the name of a Unix socket."""
 
 
 def run_node(options: dict[str, Any]) -> int:
@@ -40,6 +43,7 @@ def run_node(options: dict[str, Any]) -> int:
             alias=options["alias"],
             settings=options["settings"],
         )
+        _check_socket(config.socket)
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         _log_to(config)
@@ -51,9 +55,22 @@ def run_node(options: dict[str, Any]) -> int:
             f"{str(error)[0].upper()}{str(error)[1:]}.",
             f"Is there a bitcoind or `salama devnet` at {options['bitcoind']}?",
         )
-    except (StorageFault, BackendError, OSError) as error:
-        return _complain(str(error), "")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}.", "")
+    except (StorageFault, BackendError) as error:
+        return _complain(f"{str(error)[0].upper()}{str(error)[1:]}.", "")
+    except Exception as error:
+        log.critical("the node failed", exc_info=error)
+        return _complain(f"The node failed: {type(error).__name__}: {error}.", f"Look into {directory / LOG_NAME}.")
     return 0
+
+
+def _check_socket(path: Path) -> None:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        raise CommandRefused(
+            "bad_directory", f"{path} is too long a name for a socket.", "Choose a shorter data directory."
+        )
 
 
 def _complain(reason: str, remedy: str) -> int:
@@ -62,7 +79,7 @@ def _complain(reason: str, remedy: str) -> int:
 
 
 def _log_to(config: Config) -> None:
-    handler = RotatingFileHandler(config.directory / "salama.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    handler = RotatingFileHandler(config.directory / LOG_NAME, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
     handler.setFormatter(
         logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     )

@@ -13,6 +13,8 @@ from salama.api.server import Handler
 from salama.base.ids import PaymentHash, Preimage
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Msat, Sat
+from salama.bitcoin.address import MalformedAddress
+from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.address import render as render_address
 from salama.channel.events import CloseChannel, ForceClose
 from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
@@ -72,6 +74,18 @@ class Methods:
             graph_channels=len(node.gossip.graph),
         )
 
+    async def counters(self, _: schema.Nothing) -> schema.Counters:
+        journal = self.node.journal.counters
+        return schema.Counters(
+            commits=journal.commits,
+            syncs=journal.syncs,
+            statements=journal.rows,
+            bytes_written=journal.bytes,
+            checkpoints=journal.checkpoints,
+            longest_write_us=int(journal.longest_write * 1e6),
+            signatures=self.node.signer.signatures,
+        )
+
     async def stop(self, _: schema.Nothing) -> schema.Done:
         # After the answer is on its way.
         asyncio.get_running_loop().call_later(0.05, self.node.stop)
@@ -113,6 +127,19 @@ class Methods:
             can_receive_msat=receives,
         )
 
+    async def withdraw(self, params: schema.WithdrawParams) -> schema.Withdrawn:
+        try:
+            script = parse_address(params.address, self.node.config.network)
+        except MalformedAddress as wrong:
+            raise CommandRefused("bad_address", f"This is no address to send to: {wrong}.", "Check it.") from None
+        amount = None if params.amount == "all" else _whole(parse_amount(params.amount))
+        feerate = FeeratePerKw(params.feerate) if params.feerate else None
+        tx, fee = await self.node.withdraw(script, amount, feerate)
+        sent = next(o.value for o in tx.outputs if o.script == script)
+        return schema.Withdrawn(
+            txid=str(tx.txid), amount_msat=int(sent.msat), fee_msat=int(fee.msat), tx=tx.encode().hex()
+        )
+
     # --- peers --------------------------------------------------------------------------------------------------------
 
     async def connect(self, params: schema.ConnectParams) -> schema.Connected:
@@ -129,6 +156,15 @@ class Methods:
         await node.journal.commit([PutPeer(node_id, (str(address),), int(node.outside.now()))])
         node.peers.keep(node_id)
         return schema.Connected(node_id=str(node_id))
+
+    async def disconnect(self, params: schema.DisconnectParams) -> schema.Done:
+        node_id, _ = parse_peer(params.peer)
+        peer = self.node.peers.connected.get(node_id)
+        if peer is None:
+            raise CommandRefused("not_connected", "That peer is not connected.", "`salama peers` lists who is.")
+        self.node.peers.let_go(node_id)
+        peer.disconnect("asked for by the user")
+        return schema.Done()
 
     async def peers(self, _: schema.Nothing) -> schema.Peers:
         node = self.node
@@ -358,6 +394,11 @@ class Methods:
             total_fee_msat=int(total.fees),
             settled=total.count,
         )
+
+    async def events(self, params: schema.EventsParams) -> schema.Events:
+        rows = await self.node.journal.read(lambda db: queries.events_after(db, params.after, params.limit))
+        lines = [schema.Event(id=e.id, at=e.at, name=e.name, fields=e.fields) for e in rows]
+        return schema.Events(events=lines, last_id=lines[-1].id if lines else params.after)
 
     async def decode(self, params: schema.DecodeParams) -> schema.Decoded:
         from salama.api.decoding import decode_item

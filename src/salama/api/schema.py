@@ -73,6 +73,23 @@ class Balance(Result, frozen=True, kw_only=True):
     can_receive_msat: int
 
 
+class WithdrawParams(Params, frozen=True, kw_only=True):
+    address: Annotated[str, Meta(description="where the coins go", max_length=120)]
+    amount: Annotated[str, Meta(description="with its unit, or `all`", max_length=40)]
+    feerate: Annotated[int, Meta(description="sat per 1000 weight; 0 asks the node", ge=0, le=1_000_000)] = 0
+
+
+class Withdrawn(Result, frozen=True, kw_only=True):
+    txid: str
+    amount_msat: int
+    fee_msat: int
+    tx: str
+
+
+class DisconnectParams(Params, frozen=True, kw_only=True):
+    peer: Annotated[str, Meta(description="node id", max_length=66)]
+
+
 class ConnectParams(Params, frozen=True, kw_only=True):
     peer: PeerAddress
 
@@ -258,6 +275,37 @@ class Invoices(Result, frozen=True, kw_only=True):
     next_cursor: str
 
 
+class Counters(Result, frozen=True, kw_only=True):
+    """What the node has done since its start."""
+
+    commits: int
+    syncs: int
+    """Transactions that went to the disk: many commits share one."""
+    statements: int
+    bytes_written: int
+    checkpoints: int
+    longest_write_us: int
+    signatures: int
+    """Made for commitments, fundings and closes."""
+
+
+class EventsParams(Params, frozen=True, kw_only=True):
+    after: Annotated[int, Meta(description="id of the last event that you know", ge=0)] = 0
+    limit: Limit = 100
+
+
+class Event(Result, frozen=True, kw_only=True):
+    id: int
+    at: int
+    name: str
+    fields: dict[str, str | int | bool]
+
+
+class Events(Result, frozen=True, kw_only=True):
+    events: list[Event]
+    last_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method as every face shows it. ``positional`` names the parameters that the terminal takes without a flag."""
@@ -279,6 +327,11 @@ METHODS: dict[str, Method] = {
             aliases=("newaddress", "getnewaddress"),
         ),
         Method("balance", "What we own on chain and in channels.", Nothing, Balance, aliases=("getbalance",)),
+        Method(
+            "withdraw", "Send coins on chain.", WithdrawParams, Withdrawn, ("address", "amount"),
+            aliases=("sendcoins", "sendonchain", "sendtoaddress"),
+        ),
+        Method("disconnect", "Disconnect from a peer and do not call it again.", DisconnectParams, Done, ("peer",)),
         Method("connect", "Connect to a peer and remember it.", ConnectParams, Connected, ("peer",)),
         Method("peers", "Peers that are connected or have a channel with us.", Nothing, Peers, aliases=("listpeers",)),
         Method(
@@ -317,6 +370,8 @@ METHODS: dict[str, Method] = {
             Forwards,
             aliases=("listforwards", "fwdinghistory"),
         ),
+        Method("counters", "How often it wrote, synced and signed since its start.", Nothing, Counters),
+        Method("events", "What happened, oldest first, each event once and for ever.", EventsParams, Events),
         Method("stop", "Stop the node in good order.", Nothing, Done),
     )
 }  # fmt: skip

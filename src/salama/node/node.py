@@ -7,8 +7,10 @@ import logging
 
 from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused, Event
-from salama.base.units import BlockHeight
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
+from salama.bitcoin.tx import Tx, TxOut
+from salama.chain.backend import BackendError, BackendUnavailable
 from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import BlockArrived, BlockRemoved
@@ -107,7 +109,7 @@ MAX_HINTS = 4
 
 
 class Node:
-    """A running node. Make one with ``await Node.start(config)``; ``run`` until stopped."""
+    """A node: ``run`` it, ``stop`` it."""
 
     def __init__(self, config: Config, outside: Outside | None = None) -> None:
         self.config, self.outside = config, outside or Outside()
@@ -133,6 +135,9 @@ class Node:
                 raise _Stopped
         except* _Stopped:
             pass
+        except* Exception as faults:
+            # A task group reports in groups; whoever runs us wants the one reason. The first to be told stands.
+            self.failure = self.failure or first_of(faults)
         finally:
             await self._shut_down()
             self.journal.close()
@@ -396,6 +401,32 @@ class Node:
             hints.append((hop,))
         return tuple(hints)
 
+    async def withdraw(self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None) -> tuple[Tx, Sat]:
+        """Pay ``amount`` (None: everything) from the wallet to ``script``; the transaction and its fee.
+
+        Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
+        """
+        purpose = f"withdraw {self.outside.entropy(8).hex()}"
+        output = TxOut(amount if amount is not None else Sat(0), script)
+        rate = feerate or self.channels.feerate
+        tx, funded = await self.wallet.fund((output,), rate, purpose, everything=amount is None)
+        try:
+            result = await self.backend.broadcast(tx)
+        except (BackendUnavailable, BackendError) as error:
+            # It may have arrived all the same: the coins stay set aside for it, and it is tried again.
+            self.wallet.seen(tx)
+            self.broadcaster.publish(tx, "withdrawal")
+            raise CommandRefused(
+                "not_published", f"The chain back-end did not answer: {error}.", "The node keeps trying to publish it."
+            ) from None
+        if not result.accepted:
+            self.wallet.release(purpose)
+            raise CommandRefused("refused_by_network", f"The network refused the transaction: {result.reason}.")
+        self.wallet.seen(tx)
+        self.wallet.release(purpose)
+        self.broadcaster.publish(tx, "withdrawal")
+        return tx, funded.fee
+
     # --- what channels report (channels.Surroundings) -----------------------------------------------------------------
 
     def htlc_committed(self, htlc: HtlcCommitted) -> None:
@@ -443,6 +474,15 @@ class Node:
             self.payments.tell(OfferRefused(event.origin, "channel_gone", "The channel is closed."))
         else:
             log.error("channel %s is gone or frozen; %s waits for a restart", channel_id, type(event).__name__)
+
+
+def first_of(faults: BaseExceptionGroup[Exception]) -> Exception:
+    """The first fault of a group that may hold groups."""
+    one: BaseException = faults
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    assert isinstance(one, Exception)
+    return one
 
 
 class _Stopped(Exception):

@@ -74,9 +74,15 @@ class WalletActor(Actor[WalletState]):
         issued: AddressIssued = await self._ask(NewAddress(kind))
         return issued.script
 
-    async def fund(self, outputs: tuple[TxOut, ...], feerate: FeeratePerKw, purpose: str) -> tuple[Tx, Funded]:
-        """A signed transaction paying ``outputs``, its coins leased to ``purpose``. Raises CommandRefused."""
-        made: TransactionFunded = await self._ask(FundTransaction(outputs, feerate, purpose, own_change=True))
+    async def fund(
+        self, outputs: tuple[TxOut, ...], feerate: FeeratePerKw, purpose: str, *, everything: bool = False
+    ) -> tuple[Tx, Funded]:
+        """A signed transaction paying ``outputs``, its coins leased to ``purpose``. Raises CommandRefused.
+
+        ``everything``: all that is spendable goes to the script of the only output.
+        """
+        command = FundTransaction(outputs, feerate, purpose, everything=everything, own_change=True)
+        made: TransactionFunded = await self._ask(command)
         return sign(made.funded, self._keys.secret), made.funded
 
     def release(self, purpose: str) -> None:
