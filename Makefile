@@ -1,5 +1,5 @@
 # Everything a developer runs. `make demo` and `make test` set up .venv by themselves.
-.PHONY: demo test soak check sabotage lock clean help
+.PHONY: demo test soak bench bench-quick check sabotage lock clean help
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
@@ -14,6 +14,12 @@ test: dev        ## all tests, within five minutes
 
 soak: dev        ## the full counts
 	@$(BIN)/pytest -m slow -n 2 $(ARGS)
+
+bench: dev       ## how fast it is: docs/benchmarks.md and bench/results.json
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: dev ## the same in about a minute, with fewer payments
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 check: dev       ## format, lint, types, import contract
 	@$(BIN)/ruff format --check .

@@ -97,6 +97,8 @@ class LocalSigner:
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._secrets = lru_cache(maxsize=_CHANNELS_REMEMBERED)(self._derive)
+        self.signatures = 0
+        """Made for channels since the start."""
 
     def __repr__(self) -> str:
         return f"LocalSigner({self.node_id})"
@@ -163,7 +165,11 @@ class LocalSigner:
 
     def answer(self, owed: Sequence[Owed]) -> list[Answer]:
         """One answer for each request, in order. Raises SigningRefused; then nothing of this batch may be used."""
-        return [self._answer_one(one) for one in owed]
+        answers = [self._answer_one(one) for one in owed]
+        made = sum([1 + len(one.htlc_signatures) for one in answers if isinstance(one, CommitmentSignatures)])
+        with self._lock:
+            self.signatures += made + sum([isinstance(one, Signature) for one in answers])
+        return answers
 
     def _answer_one(self, owed: Owed) -> Answer:
         if isinstance(owed, OweCommitmentSigned):
