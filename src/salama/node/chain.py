@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from salama.base.ids import BlockHash, OutPoint, Txid
@@ -165,12 +165,19 @@ class Watch:
 
     def __init__(self) -> None:
         self.outpoints: dict[OutPoint, bytes] = {}
-        self.by_txid: dict[Txid, OutPoint] = {}
+        self._by_txid: dict[Txid, dict[OutPoint, None]] = {}
 
     def add(self, outpoint: OutPoint, channel_id: bytes) -> None:
         self.outpoints[outpoint] = channel_id
-        self.by_txid[outpoint.txid] = outpoint
+        self._by_txid.setdefault(outpoint.txid, {})[outpoint] = None
 
     def remove(self, outpoint: OutPoint) -> None:
         if self.outpoints.pop(outpoint, None) is not None:
-            self.by_txid.pop(outpoint.txid, None)
+            siblings = self._by_txid[outpoint.txid]
+            del siblings[outpoint]
+            if not siblings:
+                del self._by_txid[outpoint.txid]
+
+    def outputs_of(self, txid: Txid) -> Collection[OutPoint]:
+        """The watched outputs of one transaction: several channels may be funded at once (immunity A3)."""
+        return self._by_txid.get(txid, ())

@@ -24,6 +24,7 @@ from salama.channel.events import (
     Disconnect,
     Disconnected,
     FeeratesChanged,
+    ForgetChannel,
     FundingConfirmed,
     FundingMade,
     FundingRefused,
@@ -51,9 +52,10 @@ from salama.node.peers import Peers
 from salama.node.wallet import WalletActor
 from salama.payments.views import ChannelView, RelayPolicy
 from salama.signer.local import LocalSigner
+from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue
-from salama.wire import Message, OpenChannel
+from salama.wire import FundingCreated, Message, OpenChannel
 from salama.wire.features import OPTION_SCID_ALIAS, Features
 
 log = logging.getLogger("salama.channels")
@@ -87,6 +89,8 @@ class ChannelActor(Actor[AnyChannel]):
         self.answers: list[asyncio.Future[CommandAnswered]] = []
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.claimed: ChannelId | None = None
+        """The id that an opening will have as a channel, reserved for it."""
 
     @property
     def record(self) -> ChannelRecord | None:
@@ -95,6 +99,18 @@ class ChannelActor(Actor[AnyChannel]):
     @property
     def link_state(self) -> LinkState:
         return self.state.link_state if isinstance(self.state, Channel) else LinkState.ABSENT
+
+    async def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+        """An opening learns its channel's id from the funding; one that is taken ends it (immunity A3)."""
+        if not isinstance(self.state, Opening) or self.claimed is not None:
+            return events
+        funding = next(((at, named) for at, one in enumerate(events) if (named := funding_of(one)) is not None), None)
+        if funding is None:
+            return events
+        at, named = funding
+        if self.registry.claim(self, ChannelId.v1(named)):
+            return events
+        return (*events[:at], ForgetChannel("this funding belongs to another channel"), *events[at + 1 :])
 
     def turn(self, state: AnyChannel, events: Sequence[Event]) -> Transition[AnyChannel]:
         return turn(state, events, self.registry.env())
@@ -165,6 +181,7 @@ class Channels:
         self.watch = Watch()
         self.by_id: dict[ChannelId, ChannelActor] = {}
         self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
+        self._claimed: set[ChannelId] = set()
         self.by_peer: dict[NodeId, set[ChannelActor]] = {}
         self.by_scid: dict[ShortChannelId, ChannelId] = {}
         self._views: dict[ChannelId, ChannelView] = {}
@@ -219,8 +236,22 @@ class Channels:
         for funding in (*record.active, *record.inactive):
             self.watch.add(funding.outpoint, record.channel_id)
 
+    def claim(self, actor: ChannelActor, channel_id: ChannelId) -> bool:
+        """Give ``actor`` the id for its channel, unless any other has it, will have it or had it."""
+        if (
+            channel_id in self.by_id
+            or channel_id in self._claimed
+            or self.journal.read_now(lambda db: queries.has_channel(db, channel_id))
+        ):
+            return False
+        actor.claimed = channel_id
+        self._claimed.add(channel_id)
+        return True
+
     def _retire(self, actor: ChannelActor) -> None:
         """The channel is closed for good, or its opening came to nothing."""
+        if actor.claimed is not None:
+            self._claimed.discard(actor.claimed)
         record = actor.record
         if record is not None:
             self.by_id.pop(record.channel_id, None)
@@ -511,8 +542,7 @@ class Channels:
         """Tell the channels that a block concerns; returns every actor that got something to do."""
         self.height = event.height
         for index, tx in enumerate(event.block.txs):
-            outpoint = self.watch.by_txid.get(tx.txid)
-            if outpoint is not None:
+            for outpoint in self.watch.outputs_of(tx.txid):
                 self._tell(outpoint, FundingConfirmed(tx, event.height, index))
             for one in tx.inputs:
                 if one.outpoint in self.watch.outpoints:
@@ -576,6 +606,15 @@ class Channels:
         answered = await answer
         if answered.code:
             raise CommandRefused(answered.code, answered.reason)
+
+
+def funding_of(event: Event) -> OutPoint | None:
+    """The funding output that an event brings to an opening."""
+    if isinstance(event, FundingMade):
+        return OutPoint(event.tx.txid, event.vout)
+    if isinstance(event, MessageReceived) and isinstance(event.message, FundingCreated):
+        return OutPoint(event.message.funding_txid, event.message.funding_output_index)
+    return None
 
 
 def _will_be(state: AnyChannel, channel_id: ChannelId) -> bool:

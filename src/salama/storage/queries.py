@@ -47,6 +47,7 @@ _PAGE: Final = "WHERE rowid < ? ORDER BY rowid DESC LIMIT ?"
 
 OPEN_CHANNELS: Final = f"{_CHANNEL} WHERE open = 1 ORDER BY rowid"
 ONE_CHANNEL: Final = f"{_CHANNEL} WHERE channel_id = ?"
+HAS_CHANNEL: Final = "SELECT 1 FROM channels WHERE channel_id = ?"
 CLOSED_CHANNELS: Final = f"{_CHANNEL} WHERE open = 0 AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 LIVE_HTLCS: Final = f"{_HTLC} WHERE channel = ? AND live = 1 ORDER BY rowid"
 HTLCS_AT: Final = (
@@ -117,6 +118,11 @@ class Forwarded:
 
 
 # --- channels -------------------------------------------------------------------------------------------------------
+
+
+def has_channel(connection: sqlite3.Connection, channel_id: ChannelId) -> bool:
+    """Whether there is a row for this channel, living or closed."""
+    return connection.execute(HAS_CHANNEL, (bytes(channel_id),)).fetchone() is not None
 
 
 def open_channels(connection: sqlite3.Connection) -> list[ChannelRecord]:
