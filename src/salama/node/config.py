@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from salama.base.machine import CommandRefused
 from salama.bitcoin.networks import NETWORKS, Network
@@ -35,6 +36,7 @@ class Config:
         return self.directory / "salama.sock"
 
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _NUMBERS = {"gossip_flush_seconds", "poll_seconds", "reconnect_seconds"}
 
 
@@ -46,6 +48,32 @@ def parse_listen(text: str) -> PeerAddress | None:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise CommandRefused("bad_setting", f"{text!r} is no address to listen on.", "Write HOST:PORT or none.")
     return PeerAddress(host.strip("[]"), int(port))
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e9:
+        raise ValueError("no length of time")
+    return seconds
+
+
+def _log_level(text: str) -> str:
+    if text not in LOG_LEVELS:
+        raise CommandRefused(
+            "bad_setting", f"{text[:40]!r} is no value for log_level.", f"Use one of: {', '.join(LOG_LEVELS)}."
+        )
+    return text
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.username is None
+    except ValueError:
+        sound = False
+    if not sound:
+        raise CommandRefused("bad_setting", f"{text[:80]!r} is no address of a bitcoind.", "Write http://HOST:PORT.")
+    return text
 
 
 def make_config(
@@ -74,9 +102,9 @@ def make_config(
         policy_types = {f.name: type(getattr(DEFAULT_POLICY, f.name)) for f in fields(Policy)}
         try:
             if name in _NUMBERS:
-                values[name] = float(value)
-            elif name == "log_level" and value in ("debug", "info", "warning", "error"):
-                values[name] = value
+                values[name] = _seconds(value)
+            elif name == "log_level":
+                values[name] = _log_level(value)
             elif name in policy_types:
                 kind = policy_types[name]
                 policy[name] = value in ("1", "true", "yes") if kind is bool else kind(int(value))
@@ -90,7 +118,7 @@ def make_config(
     return Config(
         directory=directory,
         network=NETWORKS[network],
-        bitcoind=bitcoind,
+        bitcoind=_url(bitcoind),
         cookie=Path(cookie) if cookie else None,
         listen=parse_listen(listen),
         alias=alias,

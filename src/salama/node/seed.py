@@ -15,7 +15,7 @@ def load_or_make_seed(directory: Path) -> bytes:
     """64 bytes of BIP 39 seed. The words are made from the system's randomness at the first start."""
     path = directory / FILE_NAME
     if path.exists():
-        words = path.read_text("utf-8").strip()
+        words = path.read_text("ascii", "replace").strip()
         try:
             check_words(words)
         except InvalidMnemonic as error:

@@ -22,7 +22,7 @@ from typing import Any, Final, Self, TypeVar
 
 from salama.api.client import call
 from salama.demo.books.chain import ChainRpc
-from salama.demo.processes import Child, ProcessFailed, Processes
+from salama.demo.processes import Child, Processes, ProcessFailed
 
 T = TypeVar("T")
 
@@ -190,7 +190,9 @@ class LocalNetwork:
             child = self.processes.children[-1]
             self._runner.run(child.stop())
             self.processes.forget(child)
-            return failed.log.read_text()
+            said = failed.log.read_text()
+            failed.log.unlink()
+            return said
         raise AssertionError(f"{name} came up")
 
     def kill(self, node: LocalNode) -> None:
