@@ -159,9 +159,9 @@ def test_refusals_keep_their_words(devnet: Devnet) -> None:
 
 def test_packages(devnet: Devnet) -> None:
     coin = coinbase(devnet)
-    parent = pay(coin, 0)
-    poor, rich = pay(pieces(parent)[0], 100), pay(pieces(parent)[0], 1_000)
-    bad = pay(pieces(parent)[0], 1_000, break_signature=True)
+    parent = pay(coin, 0, version=3)
+    poor, rich = pay(pieces(parent)[0], 100, version=3), pay(pieces(parent)[0], 1_000, version=3)
+    bad = pay(pieces(parent)[0], 1_000, version=3, break_signature=True)
 
     async def work(backend: Bitcoind) -> None:
         refused = await backend.submit_package([parent, poor])
@@ -169,7 +169,8 @@ def test_packages(devnet: Devnet) -> None:
         assert refused.reason.startswith("min relay fee not met, 100 < 220")
         broken = await backend.submit_package([parent, bad])
         assert (broken.accepted, broken.retry) == (False, False)
-        assert (await backend.submit_package([rich, parent])).reason == "package-not-sorted"
+        unsorted = await backend.submit_package([rich, parent])
+        assert (unsorted.accepted, unsorted.code) == (False, -25)
         assert await backend.submit_package([parent, rich]) == BroadcastResult(True)
         assert (await backend.submit_package([parent, rich])).accepted
         assert {parent.txid, rich.txid} <= await backend.mempool_txids()

@@ -290,8 +290,8 @@ def error_of(outcome: PackageOutcome, index: int) -> str:
 
 def test_a_child_pays_for_a_parent_below_the_minimum(net: Regtest) -> None:
     (coin,) = fan_out(net, 1)
-    parent = pay(coin, 0)
-    poor, rich = pay(pieces(parent)[0], 219), pay(pieces(parent)[0], 220)
+    parent = pay(coin, 0, version=3)
+    poor, rich = pay(pieces(parent)[0], 219, version=3), pay(pieces(parent)[0], 220, version=3)
     outcome = net.submit_package([parent, poor])
     assert outcome.word == "transaction failed"
     assert "min relay fee not met, 219 < 220" in error_of(outcome, 1)
@@ -302,6 +302,18 @@ def test_a_child_pays_for_a_parent_below_the_minimum(net: Regtest) -> None:
     assert list(net.pool.entries) == [parent.txid, rich.txid]
     net.generate(WPKH)
     assert {parent.txid, rich.txid} <= net.chain.places.keys()
+
+
+def test_only_version_3_may_be_below_the_relay_minimum(net: Regtest) -> None:
+    """As in Bitcoin Core: no child can be trusted to stay, so a package lifts an older version over nothing."""
+    (coin,) = fan_out(net, 1)
+    for fee in (0, 109):
+        parent = pay(coin, fee)
+        outcome = net.submit_package([parent, pay(pieces(parent)[0], 1_000)])
+        assert outcome.word == "transaction failed"
+        assert error_of(outcome, 0) == f"min relay fee not met, {fee} < 110"
+        assert error_of(outcome, 1) == "bad-txns-inputs-missingorspent"
+    assert not net.pool.entries
 
 
 def test_a_package_with_a_full_mempool(net: Regtest) -> None:
@@ -315,7 +327,8 @@ def test_a_package_with_a_full_mempool(net: Regtest) -> None:
 
 def test_a_bad_package_leaves_only_what_stands_alone(net: Regtest) -> None:
     one, two = fan_out(net, 2)
-    good, poor = pay(one, 300), pay(two, 0)
+    net.pool.min_feerate = 2_000
+    good, poor = pay(one, 300), pay(two, 150)
     child = build([pieces(good)[0], pieces(poor)[0]], [(1_000_000, WPKH)], break_signature=True)
     outcome = net.submit_package([good, poor, child])
     assert outcome.word == "transaction failed"
@@ -327,13 +340,13 @@ def test_a_package_replaces_a_package(net: Regtest) -> None:
     (coin,) = fan_out(net, 1)
     old = pay(coin, 110)
     old_child = pay(pieces(old)[0], 1_000)
-    new = build([coin], [(coin.out.value, WSH)])
+    new = build([coin], [(coin.out.value, WSH)], version=3)
     for tx in (old, old_child):
         net.submit_tx(tx)
-    cheap = pay(pieces(new)[0], 1_200)
+    cheap = pay(pieces(new)[0], 1_200, version=3)
     assert "package RBF failed: insufficient fee" in error_of(net.submit_package([new, cheap]), 1)
     assert list(net.pool.entries) == [old.txid, old_child.txid]
-    outcome = net.submit_package([new, pay(pieces(new)[0], 2_000)])
+    outcome = net.submit_package([new, pay(pieces(new)[0], 2_000, version=3)])
     assert outcome.word == "success"
     assert set(outcome.replaced) == {old.txid, old_child.txid}
 
