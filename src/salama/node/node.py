@@ -11,7 +11,6 @@ from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.bitcoin.tx import Tx, TxOut
 from salama.chain.backend import BackendError, BackendUnavailable
-from salama.chain.backend import BackendError, BackendUnavailable
 from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import BlockArrived, BlockRemoved
@@ -33,7 +32,6 @@ from salama.routing.scoring import Scorer
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
-from salama.storage.errors import StorageFault
 from salama.storage.writes import ForgetOnions, PutKeyValue
 from salama.transport.noise import StaticKey
 from salama.transport.session import printable
@@ -137,9 +135,6 @@ class Node:
                 raise _Stopped
         except* _Stopped:
             pass
-        except* (StorageFault, BackendUnavailable, BackendError, CommandRefused, OSError) as group:
-            # What a person must hear of is one fault, whichever task met it first.
-            self.failure = self.failure or _first(group)
         except* Exception as faults:
             # A task group reports in groups; whoever runs us wants the one reason. The first to be told stands.
             self.failure = self.failure or first_of(faults)
@@ -488,14 +483,6 @@ def first_of(faults: BaseExceptionGroup[Exception]) -> Exception:
         one = one.exceptions[0]
     assert isinstance(one, Exception)
     return one
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first single fault of a group of them."""
-    fault: BaseException = group
-    while isinstance(fault, BaseExceptionGroup):
-        fault = fault.exceptions[0]
-    return fault
 
 
 class _Stopped(Exception):
