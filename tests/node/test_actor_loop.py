@@ -184,3 +184,37 @@ def test_a_turn_that_fails_freezes_the_actor_and_says_nothing() -> None:
         task.cancel()
 
     asyncio.run(main())
+
+
+def test_nobody_waits_for_an_actor_that_was_ended() -> None:
+    """A channel may be retired while the chain waits for every channel to have handled a block."""
+
+    async def main() -> None:
+        log: list[tuple[str, Any]] = []
+        actor = Counter(log)
+        task = asyncio.create_task(actor.run())
+        actor.disk.gate.clear()
+        actor.tell(Add(5))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await until_idle(actor)
+        actor.tell(Add(6))
+        await until_idle(actor)
+        assert actor.waiting == 0
+        assert words(log) == ["signed", "submitted"]
+
+    asyncio.run(main())
+
+
+def test_nobody_waits_for_an_actor_whose_commit_failed() -> None:
+    async def main() -> None:
+        actor = Counter([])
+        actor.disk.failure = "disk full"
+        task = asyncio.create_task(actor.run())
+        actor.tell(Add(5))
+        actor.tell(Add(6))
+        await until_idle(actor)
+        with pytest.raises(JournalFailed):
+            await task
+
+    asyncio.run(main())
