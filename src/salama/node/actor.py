@@ -43,6 +43,7 @@ class Actor(ABC, Generic[S]):
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._has_ended = False
 
     # --- what an actor is ---------------------------------------------------------------------------------------------
 
@@ -78,7 +79,9 @@ class Actor(ABC, Generic[S]):
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def tell(self, event: Event) -> None:
-        """Queue an event; it is handled in order, in the next turn."""
+        """Queue an event; it is handled in order, in the next turn. An actor that has ended hears nothing."""
+        if self._has_ended:
+            return
         self._inbox.append(event)
         self._idle.clear()
         self._wake.set()
@@ -94,6 +97,15 @@ class Actor(ABC, Generic[S]):
 
     async def run(self) -> None:
         """Until cancelled. Raises StorageFault: the node must stop."""
+        try:
+            await self._run()
+        finally:
+            # Nobody shall wait for what will not be handled any more.
+            self._has_ended = True
+            self._inbox.clear()
+            self._idle.set()
+
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
