@@ -164,12 +164,13 @@ def test_a_restart_finds_everything(tmp_path: Path) -> None:
     net.submit_tx(pay(a, 300))
     net.submit_tx(pay(a, 1_000))
     net.submit_tx(pay(b, 300))
-    net.submit_package([pay(c, 0), pay(pieces(pay(c, 0))[0], 500)])
+    free = pay(c, 0, version=3)
+    net.submit_package([free, pay(pieces(free)[0], 500, version=3)])
     stale = net.generate_with(WPKH, [pay(b, 300)], 300).hash
     net.invalidate(stale)
     net.generate_with(TR, [], 0)
     pool, active = set(net.pool.entries), list(net.chain.active)
-    assert {pay(a, 1_000).txid, pay(b, 300).txid, pay(c, 0).txid} < pool
+    assert {pay(a, 1_000).txid, pay(b, 300).txid, free.txid} < pool
     net.close()
     again = Regtest(tmp_path / "devnet")
     assert again.chain.active == active

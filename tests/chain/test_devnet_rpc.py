@@ -206,8 +206,8 @@ def test_the_mempool_shown(net: Regtest, context: Context) -> None:
 
 def test_submitpackage(net: Regtest, context: Context) -> None:
     (coin,) = fan_out(net, 1)
-    parent = pay(coin, 0)
-    child = pay(pieces(parent)[0], 1_000)
+    parent = pay(coin, 0, version=3)
+    child = pay(pieces(parent)[0], 1_000, version=3)
     raws = [tx.encode().hex() for tx in (parent, child)]
     fails(context, -25, "package-not-sorted", "submitpackage", raws[::-1])
     fails(context, -25, "package-contains-duplicates", "submitpackage", [raws[0], raws[0]])

@@ -36,8 +36,9 @@ _SEQUENCE_TIME_SHIFT: Final = 9
 # A regtest pool nobody empties must not eat the machine.
 MAX_POOL_VSIZE: Final = 100_000_000
 
+_BELOW_RELAY: Final = "min relay fee not met"
 # Words that a fee paid by a child may still overcome.
-_FEE_WORDS: Final = ("min relay fee not met", "mempool min fee not met", "insufficient fee", "dust")
+_FEE_WORDS: Final = (_BELOW_RELAY, "mempool min fee not met", "insufficient fee", "dust")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ class Mempool:
         waiting = [i for i, result in enumerate(results) if isinstance(result, Rejected)]
         if not waiting:
             return PackageOutcome("success", tuple(results), tuple(replaced))
-        hopeless = any(not _may_wait_for_child(result) for result in results if isinstance(result, Rejected))
+        refusals = [(tx, result) for tx, result in zip(txs, results, strict=True) if isinstance(result, Rejected)]
+        hopeless = not all(_may_wait_for_child(tx, refusal) for tx, refusal in refusals)
         if hopeless or waiting[-1] != len(txs) - 1:
             return PackageOutcome("transaction failed", tuple(results), tuple(replaced))
         saved = self._save()
@@ -297,11 +299,9 @@ class Mempool:
                 raise Rejected("non-BIP68-final")
 
     def _check_floor(self, fee: int, vsize: int) -> None:
-        # More lenient than Core in one point: a package may lift a parent below the relay minimum whatever its version,
-        # where Core wants version 3 for that. Single transactions are held to the minimum as there.
         relay = _fee_at(self.relay_feerate, vsize)
         if fee < relay:
-            raise Rejected("min relay fee not met", f"{fee} < {relay}")
+            raise Rejected(_BELOW_RELAY, f"{fee} < {relay}")
         floor = _fee_at(self.min_feerate, vsize)
         if fee < floor:
             raise Rejected("mempool min fee not met", f"{fee} < {floor}")
@@ -460,5 +460,8 @@ def _shown_feerate(entry: Entry) -> str:
     return f"{rate // 100_000_000}.{rate % 100_000_000:08d} BTC/kvB"
 
 
-def _may_wait_for_child(refusal: Rejected) -> bool:
+def _may_wait_for_child(tx: Tx, refusal: Rejected) -> bool:
+    if refusal.word == _BELOW_RELAY and tx.version != truc.TRUC_VERSION:
+        # The child could be replaced by something else; only the topology of version 3 rules that out.
+        return False
     return refusal.refusal is Refusal.MISSING_INPUTS or refusal.word.startswith(_FEE_WORDS)
