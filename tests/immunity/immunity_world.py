@@ -179,6 +179,7 @@ class Stranger:
 
     @property
     def node_id(self) -> NodeId:
+        """May be another than its keys say: whoever only offers signs nothing."""
         return self.signer.node_id
 
     def offers(self, to: NodeId, number: int = 0, capacity: int = 1_000_000) -> OpenChannel:
