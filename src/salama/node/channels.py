@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -30,6 +31,7 @@ from salama.channel.events import (
     FundingRefused,
     FundingSpent,
     FundingUnconfirmed,
+    FundingUnspent,
     HtlcCommitted,
     HtlcFailed,
     MessageReceived,
@@ -41,6 +43,7 @@ from salama.channel.events import (
 )
 from salama.channel.limits import exposures, receivable, spendable
 from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
+from salama.channel.opening_rules import Offer, objection_to_open
 from salama.channel.policy import Policy
 from salama.channel.signing import complete
 from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, OpeningStage, Phase
@@ -48,14 +51,14 @@ from salama.channel.step import resume, turn
 from salama.node.actor import Actor
 from salama.node.chain import Broadcaster, Watch
 from salama.node.outside import Outside
-from salama.node.peers import Peers
+from salama.node.peers import Peer, Peers
 from salama.node.wallet import WalletActor
 from salama.payments.views import ChannelView, RelayPolicy
 from salama.signer.local import LocalSigner
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue
-from salama.wire import FundingCreated, Message, OpenChannel
+from salama.wire import Error, FundingCreated, Message, OpenChannel
 from salama.wire.features import OPTION_SCID_ALIAS, Features
 
 log = logging.getLogger("salama.channels")
@@ -65,6 +68,8 @@ SIGN_IN_THREAD = 8
 MAX_OPENINGS_PER_PEER = 8
 MAX_OPENINGS = 200
 """Channels before their first signature, of all peers together (immunity A4)."""
+MAX_UNFUNDED = 200
+"""Channels offered to us whose funding nobody has seen; beyond it only peers with a funded channel may offer more."""
 NEXT_KEY_INDEX = "channels.next_key_index"
 ALIAS_HEIGHT = 16_000_000
 """Aliases name blocks that will not exist for centuries, so that none collides with a real id (B2.06)."""
@@ -89,6 +94,7 @@ class ChannelActor(Actor[AnyChannel]):
         self.answers: list[asyncio.Future[CommandAnswered]] = []
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.is_retired = False
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
 
@@ -182,6 +188,10 @@ class Channels:
         self.by_id: dict[ChannelId, ChannelActor] = {}
         self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
         self._claimed: set[ChannelId] = set()
+        self._judged: Counter[NodeId] = Counter()
+        """Offers of peers that are being answered and are not among the openings yet."""
+        self._spare_scripts: list[bytes] = []
+        """Closing scripts of openings that came to nothing: nobody has seen them."""
         self.by_peer: dict[NodeId, set[ChannelActor]] = {}
         self.by_scid: dict[ShortChannelId, ChannelId] = {}
         self._views: dict[ChannelId, ChannelView] = {}
@@ -250,8 +260,13 @@ class Channels:
 
     def _retire(self, actor: ChannelActor) -> None:
         """The channel is closed for good, or its opening came to nothing."""
+        if actor.is_retired:
+            return
+        actor.is_retired = True
         if actor.claimed is not None:
             self._claimed.discard(actor.claimed)
+        if isinstance(actor.state, Opening):
+            self._spare_scripts.append(actor.state.closing_script)
         record = actor.record
         if record is not None:
             self.by_id.pop(record.channel_id, None)
@@ -386,7 +401,10 @@ class Channels:
         if peer is None:
             raise CommandRefused("not_connected", "The peer is not connected.", "Connect to it first.")
         keys = self.signer.channel_keys(await self._new_keys())
-        script = await self.wallet.new_script()
+        script = await self._closing_script()
+        if self.peers.connected.get(node_id) is not peer:
+            self._spare_scripts.append(script)
+            raise CommandRefused("disconnected", "The peer has gone away.", "Connect to it again.")
         begun = open_channel(
             OpenRequest(
                 our_node_id=self.signer.node_id,
@@ -420,36 +438,69 @@ class Channels:
         return record.channel_id, record.funding.outpoint
 
     async def open_received(self, node_id: NodeId, message: OpenChannel) -> None:
-        """A peer proposes a channel."""
+        """A peer proposes a channel. What it may cost us is judged before anything waits or is spent."""
         peer = self.peers.connected.get(node_id)
         if peer is None:
             return
-        if len(self._openings) >= MAX_OPENINGS or self._pending(node_id) >= MAX_OPENINGS_PER_PEER:
+        pending = self._pending(node_id) + self._judged[node_id]
+        if len(self._openings) + self._judged.total() >= MAX_OPENINGS or pending >= MAX_OPENINGS_PER_PEER:
             peer.disconnect("too many channels are being opened")
             return
-        if (old := self._openings.get((node_id, message.temporary_channel_id))) is not None:
-            self._retire(old)
+        objection = objection_to_open(
+            Offer(message, self.chain_hash, self.our_features, peer.features, pending, self.env())
+        )
+        if not objection and not self.has_funded(node_id) and self._unfunded() >= MAX_UNFUNDED:
+            objection = "too many channels wait for their funding"
+        if objection:
+            peer.send(Error(channel_id=message.temporary_channel_id, data=objection.encode()))
+            return
+        self._judged[node_id] += 1
+        try:
+            await self._accept(peer, message, pending)
+        finally:
+            self._judged[node_id] -= 1
+            if not self._judged[node_id]:
+                del self._judged[node_id]
+
+    async def _accept(self, peer: Peer, message: OpenChannel, pending: int) -> None:
         keys = self.signer.channel_keys(await self._new_keys())
-        script = await self.wallet.new_script()
+        script = await self._closing_script()
+        if self.peers.connected.get(peer.node_id) is not peer:
+            # Nobody would ever tell this opening that its peer is gone.
+            self._spare_scripts.append(script)
+            return
+        if (old := self._openings.get((peer.node_id, message.temporary_channel_id))) is not None:
+            self._retire(old)
         begun = accept_inbound(
             InboundOpen(
                 message=message,
                 our_node_id=self.signer.node_id,
-                their_node_id=node_id,
+                their_node_id=peer.node_id,
                 chain_hash=self.chain_hash,
                 our_features=self.our_features,
                 their_features=peer.features,
                 keys=keys,
                 alias=self._new_alias(),
                 closing_script=script,
-                pending=self._pending(node_id),
+                pending=pending,
             ),
             self.env(),
         )
-        actor = self._begin(node_id, begun.state)
+        actor = self._begin(peer.node_id, begun.state)
         for effect in begun.effects:
             self.perform(actor, effect)
         self._drop_abandoned(actor)
+
+    async def _closing_script(self) -> bytes:
+        return self._spare_scripts.pop() if self._spare_scripts else await self.wallet.new_script()
+
+    def _unfunded(self) -> int:
+        """Channels offered to us whose funding is in no block."""
+        return sum(not _is_funded(actor.record) for actor in self.by_id.values())
+
+    def has_funded(self, node_id: NodeId) -> bool:
+        """Whether the peer has a channel with us that cost somebody something."""
+        return any(_is_funded(actor.record) for actor in self.by_peer.get(node_id, ()))
 
     def _begin(self, node_id: NodeId, state: AnyChannel) -> ChannelActor:
         actor = ChannelActor(self, state, node_id)
@@ -563,6 +614,8 @@ class Channels:
             where = record.funding.confirmation
             if where is not None and where.height >= event.height:
                 actor.tell(FundingUnconfirmed())
+            if record.spend is not None and record.spend.height >= event.height:
+                actor.tell(FundingUnspent())
         return actors
 
     def _tell(self, outpoint: OutPoint, event: Event) -> None:
@@ -615,6 +668,11 @@ def funding_of(event: Event) -> OutPoint | None:
     if isinstance(event, MessageReceived) and isinstance(event.message, FundingCreated):
         return OutPoint(event.message.funding_txid, event.message.funding_output_index)
     return None
+
+
+def _is_funded(record: ChannelRecord | None) -> bool:
+    """Whether a channel's funding was paid for: it is in a block, or it is ours."""
+    return record is not None and (record.funding.confirmation is not None or record.params.is_opener)
 
 
 def _will_be(state: AnyChannel, channel_id: ChannelId) -> bool:

@@ -352,7 +352,7 @@ class Node:
         self.gossip.tell(GossipPeerGone(peer.node_id))
 
     def has_channel(self, node_id: NodeId) -> bool:
-        return node_id in self.channels.by_peer
+        return self.channels.has_funded(node_id)
 
     def backlog(self, peer: Peer) -> int:
         return self.channels.backlog(peer.node_id) + self.gossip.waiting
