@@ -159,26 +159,26 @@ def test_bech32_garbage(text):
 
 @given(st.binary(max_size=80))
 def test_regrouping_there_and_back(data):
-    fives = bech32.convert_bits(data, 8, 5, pad=True)
+    fives = bech32.unpack(data)
     assert list(fives) == their_bech32.convertbits(data, 8, 5)
-    assert bech32.convert_bits(fives, 5, 8, pad=False) == data
+    assert bech32.pack(fives) == data
 
 
 @given(groups)
 def test_regrouping_is_strict_only_when_asked(data):
     expected = their_bech32.convertbits(data, 5, 8, False)
-    loose = bech32.convert_bits(data, 5, 8, pad=False, strict=False)
+    loose = bech32.pack(data, strict=False)
     assert len(loose) == len(data) * 5 // 8
     if expected is None:
         with pytest.raises(MalformedBech32):
-            bech32.convert_bits(data, 5, 8, pad=False)
+            bech32.pack(data)
     else:
-        assert bech32.convert_bits(data, 5, 8, pad=False) == bytes(expected) == loose
+        assert bech32.pack(data) == bytes(expected) == loose
 
 
 def test_what_is_no_group_is_refused():
     with pytest.raises(ValueError, match="more than 5 bits"):
-        bech32.convert_bits(b"\x20", 5, 8, pad=False)
+        bech32.pack(b"\x20")
     with pytest.raises(ValueError, match="more than 5 bits"):
         bech32.letters_of(b"\x20")
     with pytest.raises(ValueError, match="prefix"):

@@ -47,7 +47,7 @@ def _parse_segwit(text: str, network: Network) -> bytes:
         if not groups:
             raise MalformedAddress("it holds no witness program")
         version = groups[0]
-        program = bech32.convert_bits(groups[1:], 5, 8, pad=False)
+        program = bech32.pack(groups[1:])
     except bech32.MalformedBech32 as problem:
         raise MalformedAddress(problem.reason) from None
     if version > 16:
@@ -90,4 +90,4 @@ def render(script: bytes, network: Network) -> str | None:
         return None
     version, data = program
     variant = bech32.Variant.BECH32M if version else bech32.Variant.BECH32
-    return bech32.encode(network.bech32_hrp, bytes((version,)) + bech32.convert_bits(data, 8, 5, pad=True), variant)
+    return bech32.encode(network.bech32_hrp, bytes((version,)) + bech32.unpack(data), variant)

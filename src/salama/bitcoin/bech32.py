@@ -6,6 +6,7 @@ Data travels as ``bytes`` of 5-bit groups, one group a byte. BOLT 12 uses the al
 
 from __future__ import annotations
 
+import base64
 from enum import Enum
 from typing import Final
 
@@ -14,6 +15,9 @@ ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _CHECKSUM_LENGTH = 6
 _LETTERS: Final = ALPHABET.encode()
 _NOT_A_LETTER = 0xFF
+_DIGIT_OF: Final = b"0123456789abcdefghijklmnopqrstuv" + b"!" * 224
+"""How ``int`` spells a group in base 32; everything else is no digit."""
+_GROUP_OF_BASE32: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", bytes(range(32)))
 _GROUP_OF: Final = bytes(_LETTERS.index(byte) if byte in _LETTERS else _NOT_A_LETTER for byte in range(256))
 
 
@@ -48,11 +52,27 @@ def _feedback() -> tuple[int, ...]:
 _FEEDBACK: Final = _feedback()
 
 
+def _two_steps() -> tuple[int, ...]:
+    """The same for the ten bits that leave it when two groups come in at once."""
+    masks = []
+    for top in range(1 << 10):
+        register = top << 20
+        for _ in range(2):
+            register = (register & 0x1FFFFFF) << 5 ^ _FEEDBACK[register >> 25]
+        masks.append(register)
+    return tuple(masks)
+
+
+_FEEDBACK_OF_TWO: Final = _two_steps()
+
+
 def _polymod(groups: bytes) -> int:
     register = 1
-    feedback = _FEEDBACK
-    for group in groups:
-        register = (register & 0x1FFFFFF) << 5 ^ group ^ feedback[register >> 25]
+    if len(groups) % 2:
+        register, groups = 1 << 5 ^ groups[0], groups[1:]
+    feedback = _FEEDBACK_OF_TWO
+    for first, second in zip(groups[::2], groups[1::2], strict=True):
+        register = (register & 0xFFFFF) << 10 ^ first << 5 ^ second ^ feedback[register >> 20]
     return register
 
 
@@ -115,28 +135,28 @@ def encode(hrp: str, groups: bytes, variant: Variant) -> str:
     return f"{hrp}1{letters_of(groups + checksum)}"
 
 
-def convert_bits(data: bytes, from_bits: int, to_bits: int, *, pad: bool, strict: bool = True) -> bytes:
-    """Regroup bits, most significant first.
+def pack(groups: bytes, *, pad: bool = False, strict: bool = True) -> bytes:
+    """5-bit groups to bytes, most significant bit first.
 
-    ``pad``: fill the last group with zeros (8 to 5). Without it the rest is dropped (5 to 8); ``strict`` then raises
-    MalformedBech32 if that rest is a whole group or not zero, as BIP 173 demands and BOLT 11 fields do not. A value of
-    more than ``from_bits`` bits is a ValueError.
+    ``pad``: fill the last byte with zero bits. Without it the rest is dropped; ``strict`` then raises MalformedBech32 if
+    that rest is a whole group or not zero, as BIP 173 demands and BOLT 11 fields do not. A group of more than 5 bits is
+    a ValueError.
     """
-    accumulator = held = 0
-    result = bytearray()
-    mask = (1 << to_bits) - 1
-    for value in data:
-        if value >> from_bits:
-            raise ValueError(f"a group of more than {from_bits} bits")
-        accumulator = accumulator << from_bits | value
-        held += from_bits
-        while held >= to_bits:
-            held -= to_bits
-            result.append(accumulator >> held & mask)
-        accumulator &= (1 << held) - 1
+    if not groups:
+        return b""
+    try:
+        # Base 32 is what Python's own numbers read fastest; its digits are only spelt differently.
+        value = int(groups.translate(_DIGIT_OF), 32)
+    except ValueError:
+        raise ValueError("a group of more than 5 bits") from None
+    size, rest = divmod(5 * len(groups), 8)
     if pad:
-        if held:
-            result.append(accumulator << to_bits - held & mask)
-    elif strict and (held >= from_bits or accumulator):
+        return (value << -5 * len(groups) % 8).to_bytes(size + (rest > 0), "big")
+    if strict and (rest >= 5 or value & (1 << rest) - 1):
         raise MalformedBech32("padding that is too long or not zero")
-    return bytes(result)
+    return (value >> rest).to_bytes(size, "big")
+
+
+def unpack(data: bytes) -> bytes:
+    """Bytes to 5-bit groups, the last one filled with zero bits."""
+    return base64.b32encode(data).rstrip(b"=").translate(_GROUP_OF_BASE32)

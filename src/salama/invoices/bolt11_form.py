@@ -74,20 +74,17 @@ class Parts:
 
 def pack(groups: bytes, *, pad: bool = False) -> bytes:
     """5-bit groups to bytes. Without ``pad`` the spare bits must be fewer than five and zero, else ValueError."""
-    return bech32.convert_bits(groups, 5, 8, pad=pad)
+    return bech32.pack(groups, pad=pad)
 
 
 def unpack(data: bytes) -> bytes:
     """Bytes to 5-bit groups, the last one filled with zero bits."""
-    return bech32.convert_bits(data, 8, 5, pad=True)
+    return bech32.unpack(data)
 
 
 def number_of(groups: bytes) -> int:
     """Big-endian number in 5-bit groups (at most 1023 of them)."""
-    value = 0
-    for group in groups:
-        value = value << 5 | group
-    return value
+    return int.from_bytes(bech32.pack(groups, pad=True), "big") >> -5 * len(groups) % 8
 
 
 def minimal(value: int) -> bytes:
