@@ -138,9 +138,9 @@ def encode(hrp: str, groups: bytes, variant: Variant) -> str:
 def pack(groups: bytes, *, pad: bool = False, strict: bool = True) -> bytes:
     """5-bit groups to bytes, most significant bit first.
 
-    ``pad``: fill the last byte with zero bits. Without it the rest is dropped; ``strict`` then raises MalformedBech32 if
-    that rest is a whole group or not zero, as BIP 173 demands and BOLT 11 fields do not. A group of more than 5 bits is
-    a ValueError.
+    ``pad``: fill the last byte with zero bits. Without it the rest is dropped; ``strict`` then raises MalformedBech32
+    if that rest is a whole group or not zero, as BIP 173 demands and BOLT 11 fields do not. A group of more than 5 bits
+    is a ValueError.
     """
     if not groups:
         return b""

@@ -107,12 +107,31 @@ def find_route(
     bounds = _Bounds(
         int(amount), final_cltv_delta, min(int(max_fee), _MOST_FEE), min(max_cltv, 1 << 30), min(max_hops, MAX_HOPS)
     )
+    direct = _direct(source, target, bounds, our_channels, avoid)
+    if direct is not None:
+        return Route((Hop(target, direct.short_channel_id, amount, CltvExpiry(int(height) + final_cltv_delta)),))
     search = _Search(graph, source, target, our_channels, hints, avoid, avoid_nodes, penalties or {}, scorer, now)
     early = search.hopeless(bounds)
     if early is not None:
         return early
     route = search.run(bounds, height, weights or Weights())
     return route if route is not None else search.explain(bounds, height)
+
+
+def _direct(
+    source: NodeId, target: NodeId, bounds: _Bounds, ours: Sequence[OurChannel], avoid: Collection[DirectedChannel]
+) -> OurChannel | None:
+    """A channel of ours with the payee itself: no fee, no relay, no risk, so nothing can be better."""
+    if bounds.final_cltv_delta > bounds.max_cltv:
+        return None
+    fitting = [
+        c
+        for c in ours
+        if c.peer == target
+        and int(c.htlc_minimum) <= bounds.amount <= int(c.spendable)
+        and (c.short_channel_id, source) not in avoid
+    ]
+    return min(fitting, key=lambda c: c.spendable, default=None)
 
 
 class _Search:
