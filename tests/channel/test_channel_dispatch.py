@@ -40,6 +40,8 @@ def sample_events(pair: Pair) -> list[Event]:
         events.FundingConfirmed(pair.funding_tx or tx, BlockHeight(800_000), 1),
         events.FundingUnconfirmed(),
         events.FundingSpent(tx, BlockHeight(800_001)),
+        events.FundingUnspent(),
+        events.ResolvedOnChain(),
         events.FeeratesChanged(),
         events.FundingMade(tx, vout),
         events.FundingRefused("no", "no"),

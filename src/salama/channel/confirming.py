@@ -6,6 +6,7 @@ from __future__ import annotations
 from salama.base.ids import Side
 from salama.base.machine import Effect, PeerViolation, Row, Transition
 from salama.base.values import replace
+from salama.channel.closing import owed_mutual_close
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, READY, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
@@ -13,7 +14,9 @@ from salama.channel.events import (
     FundingConfirmed,
     FundingSpent,
     FundingUnconfirmed,
+    FundingUnspent,
     PublicEvent,
+    ResolvedOnChain,
     Send,
 )
 from salama.channel.failing import dropped_adds, fail_channel
@@ -106,6 +109,26 @@ def funding_spent(channel: Channel, event: FundingSpent, env: ChannelEnv) -> Tra
     return Transition(Channel(record, None), dropped_adds(channel.link), (row,))
 
 
+@on(FundingUnspent, phases=ALL_PHASES)
+def funding_unspent(channel: Channel, event: FundingUnspent, env: ChannelEnv) -> Transition[Channel]:
+    """What spent the funding may come back, or something else may: the phase stays as it is."""
+    record = channel.record
+    if record.spend is None or record.phase is Phase.CLOSED:
+        return Transition(channel)
+    row = _row("channel.unspent", record, ("txid", str(record.spend.tx.txid)))
+    effects: tuple[Effect, ...] = ()
+    if record.mutual_close is not None:
+        effects = (owed_mutual_close(record),)
+    return Transition(Channel(replace(record, spend=None), None), effects, (row,))
+
+
+@on(ResolvedOnChain, phases=ALL_PHASES)
+def resolved_on_chain(channel: Channel, event: ResolvedOnChain, env: ChannelEnv) -> Transition[Channel]:
+    if channel.record.phase is Phase.CLOSED:
+        return Transition(channel)
+    return _close_for_good(channel, channel.record.error or "closed")
+
+
 def is_mutual_close(record: ChannelRecord) -> bool:
     """Whether the funding was spent by a transaction that both of us signed to close; it carries no commitment
     number."""
@@ -129,7 +152,7 @@ def block_arrived(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Tra
     is_given_up = record.phase is Phase.AWAITING_FUNDING and not record.params.is_opener
     if is_given_up and record.funding.confirmation is None and waited > env.policy.funding_timeout:
         return _close_for_good(channel, "the funding did not confirm in time")
-    reason = missed_deadline(record, env)
+    reason = missed_deadline(record, env) if env.minds_deadlines else ""
     return fail_channel(channel, reason) if reason else Transition(channel)
 
 

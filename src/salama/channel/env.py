@@ -40,3 +40,5 @@ class ChannelEnv:
     feerates: Feerates
     policy: Policy = DEFAULT_POLICY
     verify: Verify = verify_all
+    minds_deadlines: bool = True
+    """False for a moment after a start: peers that come back may still resolve what would else go to the chain."""

@@ -78,6 +78,16 @@ class FundingSpent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FundingUnspent(Event):
+    """A reorganisation took the transaction that spends the funding out of the chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedOnChain(Event):
+    """``onchain`` has nothing left to do: every output that mattered is spent for good."""
+
+
+@dataclass(frozen=True, slots=True)
 class FeeratesChanged(Event):
     """``env.feerates`` changed enough to look at our commitment feerate."""
 

@@ -49,6 +49,11 @@ class Broadcaster:
         if (task := self._under_way.get(txid)) is not None:
             await asyncio.wait((task,))
 
+    def waiting(self, txid: Txid) -> Tx | None:
+        """A transaction of ours that is not confirmed yet."""
+        found = self._waiting.get(txid)
+        return None if found is None else found[0]
+
     def publish(self, tx: Tx, why: str) -> None:
         """Publish now and keep trying; returns at once."""
         if tx.txid not in self._waiting and len(self._waiting) < MAX_REBROADCAST:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
-from salama.base.machine import CommandRefused, Effect, Event, Transition
+from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw, Msat, Sat
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.bitcoin.tx import TxOut
@@ -88,6 +88,8 @@ class Surroundings(Protocol):
 class ChannelActor(Actor[AnyChannel]):
     """One channel, from the first message of its opening to its end."""
 
+    INSIDE = (HtlcCommitted, AddRefused, AddDropped, PreimageLearned, HtlcFailed)
+
     def __init__(self, registry: Channels, state: AnyChannel, peer: NodeId) -> None:
         super().__init__(f"channel {state.channel_id.hex()[:8]}", state, registry.journal)
         self.registry, self.peer = registry, peer
@@ -144,6 +146,16 @@ class ChannelActor(Actor[AnyChannel]):
     def perform(self, effect: Effect) -> None:
         self.registry.perform(self, effect)
 
+    def hand_over(self, told: Effect | Row) -> None:
+        around = self.registry.around
+        match told:
+            case HtlcCommitted():
+                around.htlc_committed(told)
+            case AddRefused() | AddDropped():
+                around.offer_ended(told)
+            case PreimageLearned() | HtlcFailed():
+                around.handed_over(told)
+
     def finished(self) -> None:
         self.registry.after_effects(self)
 
@@ -184,6 +196,7 @@ class Channels:
         self.around: Surroundings
         self.height = BlockHeight(0)
         self.feerate = policy.min_feerate
+        self.minds_deadlines = True
         self.watch = Watch()
         self.by_id: dict[ChannelId, ChannelActor] = {}
         self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
@@ -201,7 +214,20 @@ class Channels:
 
     def env(self) -> ChannelEnv:
         """What a channel may know at this moment."""
-        return ChannelEnv(int(self.outside.now()), self.height, Feerates(self.feerate, self.feerate), self.policy)
+        return ChannelEnv(
+            int(self.outside.now()),
+            self.height,
+            Feerates(self.feerate, self.feerate),
+            self.policy,
+            minds_deadlines=self.minds_deadlines,
+        )
+
+    def mind_deadlines(self) -> None:
+        """From now on an HTLC that is about to cost money goes to the chain; what is overdue goes now."""
+        if not self.minds_deadlines:
+            self.minds_deadlines = True
+            for actor in self.by_id.values():
+                actor.tell(BlockArrived())
 
     # --- start and growth ---------------------------------------------------------------------------------------------
 
@@ -530,9 +556,6 @@ class Channels:
                     self._index(actor, record)
             self._stale_views[record.channel_id] = None
             self.around.channel_changed(new, old.record)
-        for row in done.rows:
-            if isinstance(row, PreimageLearned | HtlcFailed):
-                self.around.handed_over(row)
 
     def after_effects(self, actor: ChannelActor) -> None:
         """Retire what is over, once its last messages are out."""

@@ -23,6 +23,7 @@ from salama.node.chain import Broadcaster, ChainFollower, Tip
 from salama.node.channels import NEXT_KEY_INDEX, Channels, scids_of
 from salama.node.config import Config
 from salama.node.graph import GossipActor
+from salama.node.onchain import Onchain
 from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
@@ -104,6 +105,8 @@ GOSSIP = (
 TIP = "chain.tip"
 GENESIS = "chain.genesis"
 TICK_SECONDS = 1.0
+DEADLINE_GRACE_SECONDS = 20.0
+"""After a start: how long an overdue HTLC may wait for its peer to come back. Margins are hours, not seconds."""
 MAX_HINTS = 4
 """Unannounced channels named in an invoice: enough to be paid, few enough to scan."""
 
@@ -213,6 +216,17 @@ class Node:
             to_channel=self._to_channel,
             outside=outside,
         )
+        self.onchain = Onchain(
+            journal,
+            self.signer,
+            keys.secret,
+            self.wallet,
+            self.channels,
+            self.broadcaster,
+            self.backend,
+            self,
+            tasks,
+        )
         static_key = StaticKey(bytes(self.signer.node_id), self.signer.ecdh)
         init = Init(
             globalfeatures=Features.of(),
@@ -232,7 +246,9 @@ class Node:
         self.channels.load(records)
         for record in records:
             self.gossip.channel_known(record, scids_of(record))
+        self.channels.minds_deadlines = not records
         await self.channels.resume()
+        self.onchain.load(records)
         for handoff in handoffs:
             self.payments.tell(HandoffArrived(handoff))
         self.payments.tell(Ticked())
@@ -251,6 +267,7 @@ class Node:
         self._remember_peers(records)
         tasks.create_task(self._supervise(self.gossip.tick()), name="gossip tick")
         tasks.create_task(self._supervise(self._tick()), name="tick")
+        tasks.create_task(self._supervise(self._mind_deadlines()), name="deadlines")
 
     async def _check_backend(self) -> None:
         """The right chain, and the same as ever (immunity G4)."""
@@ -301,6 +318,12 @@ class Node:
             log.exception("a part of the node failed")
             self._fail(error)
 
+    async def _mind_deadlines(self) -> None:
+        """Peers that come back after our restart may still resolve what would else go to the chain (B2.49)."""
+        if not self.channels.minds_deadlines:
+            await asyncio.sleep(DEADLINE_GRACE_SECONDS)
+            self.channels.mind_deadlines()
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -319,6 +342,7 @@ class Node:
         """Give a block to everybody; the tip is written when all of them have it on disk."""
         self.wallet.tell(event)
         self.channels.block_connected(event)
+        self.onchain.block_connected(event)
         spent = tuple(i.outpoint for tx in event.block.txs for i in tx.inputs)
         self.gossip.tell(BlockArrived(spent))
         self.payments.tell(Ticked())
@@ -332,6 +356,7 @@ class Node:
     async def _reorg(self, event: BlockDisconnected) -> None:
         log.warning("block %d was reorganised away", event.height)
         self.channels.block_disconnected(event)
+        self.onchain.block_disconnected(event)
         self.wallet.tell(event)
         self.gossip.tell(BlockRemoved(int(event.height)))
         await self._all_settled()
@@ -339,6 +364,7 @@ class Node:
     async def _all_settled(self) -> None:
         await self.wallet.settled()
         await self.channels.settled()
+        await self.onchain.settled()
         await self.gossip.settled()
 
     # --- what peers send (peers.Listeners) ----------------------------------------------------------------------------
@@ -453,6 +479,7 @@ class Node:
     def channel_changed(self, channel: Channel, old: ChannelRecord | None) -> None:
         """Tell gossip what it must know of a channel of ours."""
         record = channel.record
+        self.onchain.channel_changed(channel)
         if old is None or scids_of(old) != scids_of(record):
             self.gossip.channel_known(record, scids_of(record))
         became_ready = record.phase is Phase.NORMAL and (old is None or old.phase is not Phase.NORMAL)

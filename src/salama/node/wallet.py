@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from salama.base.ids import OutPoint
 from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw
 from salama.bitcoin.tx import Tx, TxOut
@@ -19,6 +20,7 @@ from salama.wallet.coins import Balance, WalletState
 from salama.wallet.events import (
     AddressIssued,
     FundTransaction,
+    Lease,
     NewAddress,
     Release,
     TransactionFunded,
@@ -84,6 +86,10 @@ class WalletActor(Actor[WalletState]):
         command = FundTransaction(outputs, feerate, purpose, everything=everything, own_change=True)
         made: TransactionFunded = await self._ask(command)
         return sign(made.funded, self._keys.secret), made.funded
+
+    async def lease(self, outpoints: tuple[OutPoint, ...], purpose: str) -> None:
+        """Set coins aside. Raises CommandRefused."""
+        await self._ask(Lease(outpoints, purpose))
 
     def release(self, purpose: str) -> None:
         self.tell(Release(purpose))

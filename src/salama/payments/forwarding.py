@@ -18,6 +18,7 @@ from salama.payments.views import ChannelView, RelayPolicy
 UNKNOWN_NEXT_PEER = 0x400A
 TEMPORARY_CHANNEL_FAILURE = 0x1007
 TEMPORARY_NODE_FAILURE = 0x2002
+PERMANENT_CHANNEL_FAILURE = 0x4008
 AMOUNT_BELOW_MINIMUM = 0x100B
 FEE_INSUFFICIENT = 0x100C
 INCORRECT_CLTV_EXPIRY = 0x100D
@@ -116,7 +117,8 @@ def fail_back(work: Turn, origin: ForwardOrigin, failed: HtlcFailed) -> None:
     elif failed.reason:
         reason = wrap_failure(relay_.shared_secret, failed.reason)
     else:
-        reason = make_failure(relay_.shared_secret, make(TEMPORARY_CHANNEL_FAILURE, NO_UPDATE))
+        # Lost on the chain: there is no peer's word to pass on.
+        reason = make_failure(relay_.shared_secret, make(PERMANENT_CHANNEL_FAILURE))
     fail_with(work, origin.incoming, reason, failed.key)
 
 

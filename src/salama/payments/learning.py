@@ -20,6 +20,10 @@ MPP_TIMEOUT = 23
 def learn(work: Turn, outgoing: Outgoing, part: Part, failure: HtlcFailed) -> tuple[Outgoing, tuple[str, str], bool]:
     """What a failure tells: (what to avoid, code and sentence, whether trying again is useless)."""
     hops = part.hops
+    if failure.malformed_code is None and not failure.reason:
+        avoid = outgoing.avoid | {(hops[0].short_channel_id, work.env.our_node_id)}
+        why = ("channel_closed", "Our own channel went to the chain while the payment was under way.")
+        return replace(outgoing, avoid=avoid), why, False
     if failure.malformed_code is not None:
         where, code = 0, failure.malformed_code
     else:
