@@ -1,5 +1,5 @@
 # Everything a developer runs. `make demo` and `make test` set up .venv by themselves.
-.PHONY: demo test soak bench bench-quick check sabotage lock clean help
+.PHONY: demo sim test soak bench bench-quick check sabotage lock clean help
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
@@ -8,6 +8,9 @@ help:            ## this list
 
 demo: core       ## a Lightning network on this machine: channels, payments, closes, the books
 	@$(BIN)/salama demo $(ARGS)
+
+sim: core        ## whole networks in one process, everything breaks (make sim SEEDS=1..500 [ARGS=--large])
+	@$(BIN)/python -m salama.sim $(or $(SEEDS),1..20) $(ARGS)
 
 test: dev        ## all tests, within five minutes
 	@$(BIN)/pytest -n 2 $(ARGS)

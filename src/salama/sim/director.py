@@ -78,6 +78,9 @@ class Story:
         breaking = asyncio.ensure_future(troubles.run())
         await self._settle_in()
         await self._traffic()
+        for task in (mining, breaking):
+            if task.done():
+                await task  # it never ends by itself: this raises what ended it
         breaking.cancel()
         troubles.heal()
         world.note("healing")
@@ -123,7 +126,9 @@ class Story:
         """Open the channels, and wait until most of them work."""
         await asyncio.gather(*(self._open(one, other) for one, other in self.edges))
         for _ in range(60):
-            ready = sum(v.ready for m in self.world.machines if m.node for v in m.node.channels.views().values())
+            ready = sum(
+                v.ready for m in self.world.machines if m.node and m.is_up for v in m.node.channels.views().values()
+            )
             if ready >= 2 * len(self.edges) * 0.7:
                 break
             await asyncio.sleep(1.0)
@@ -136,7 +141,7 @@ class Story:
         params = schema.OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat")
         for _ in range(8):
             try:
-                await one.ask(lambda node: Methods(node).connect(schema.ConnectParams(peer=where)))
+                await self._connect(one, other)
                 opened = await self._within(20, one.ask(lambda node: Methods(node).open(params)))
             except (MachineDown, CommandRefused, TimeoutError, StorageFault) as error:
                 self.world.note(f"{one.name}: opening with {other.name} came to nothing: {error}")
@@ -153,7 +158,7 @@ class Story:
     async def _close_some(self) -> None:
         closing = []
         for machine in self.world.machines:
-            if machine.node is None or self.dice.random() > 0.5:
+            if machine.node is None or not machine.is_up or self.dice.random() > 0.5:
                 continue
             names = [str(c) for c, v in machine.node.channels.views().items() if v.ready]
             if names:
@@ -236,11 +241,14 @@ class Story:
 
     async def _reconnect(self) -> None:
         for one, other in self.edges:
-            where = f"{other.node_id}@{other.name}:9735"
             try:
-                await one.ask(lambda node, where=where: Methods(node).connect(schema.ConnectParams(peer=where)))
+                await self._connect(one, other)
             except (MachineDown, CommandRefused) as error:
                 self.world.note(f"{one.name}: no connection with {other.name}: {error}")
+
+    async def _connect(self, one: Machine, other: Machine) -> None:
+        params = schema.ConnectParams(peer=f"{other.node_id}@{other.name}:9735")
+        await one.ask(lambda node: Methods(node).connect(params))
 
     def _unrest(self) -> list[str]:
         found: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from salama.base.units import FeeratePerKw
 from salama.sim.machine import Machine
@@ -41,7 +42,9 @@ class Faults:
         while True:
             await asyncio.sleep(self._dice.expovariate(self._rate))
             _, kind = self._dice.choices(self._kinds, weights)[0]
-            kind(self._dice.choice(self.world.machines))
+            machine = self._dice.choice(self.world.machines)
+            # Not from here: nobody's callback may be on the stack when a machine dies.
+            self.world.later(self.world.time, partial(kind, machine))
 
     def heal(self) -> None:
         """From now on nothing is broken; machines without power come back by themselves."""

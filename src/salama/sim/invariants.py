@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from salama.channel.state import ChannelRecord, Phase
@@ -47,8 +48,13 @@ def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
         for commitment in (funding.local, funding.remote, funding.latest_remote):
             if commitment.spec.total != capacity:
                 world.problem(f"{machine.name}: {record.channel_id} holds {commitment.spec.total}, not {capacity}")
-    if record.phase is Phase.ON_CHAIN:
+    if record.phase is Phase.ON_CHAIN and _exists(world, record):
         world.problem(f"{machine.name}: {record.channel_id} was force-closed: {record.error}")
+
+
+def _exists(world: World, record: ChannelRecord) -> bool:
+    """Whether there is money in it: an opener that forgets what it never published leaves the other side waiting."""
+    return record.funding.outpoint.txid in world.chain.state.places
 
 
 def judge(world: World, tried: list[Tried]) -> None:
@@ -56,8 +62,8 @@ def judge(world: World, tried: list[Tried]) -> None:
     flows = {machine.name: 0 for machine in world.machines}
     for one in tried:
         assert one.payer.journal is not None and one.payee.journal is not None
-        payment = one.payer.journal.read_now(lambda db, h=one.payment_hash: queries.payment(db, h))
-        invoice = one.payee.journal.read_now(lambda db, h=one.payment_hash: queries.invoice(db, h))
+        payment = one.payer.journal.read_now(partial(queries.payment, payment_hash=one.payment_hash))
+        invoice = one.payee.journal.read_now(partial(queries.invoice, payment_hash=one.payment_hash))
         name = f"payment {str(one.payment_hash)[:12]} of {one.amount} msat from {one.payer.name} to {one.payee.name}"
         is_paid = invoice is not None and invoice.status is InvoiceStatus.PAID
         is_sent = payment is not None and payment.status is PaymentStatus.SUCCEEDED
@@ -97,7 +103,7 @@ def _balances(world: World, flows: dict[str, int]) -> None:
         live = machine.journal.read_now(queries.open_channels)
         closed = machine.journal.read_now(lambda db: queries.closed_channels(db, None, 1000)).rows
         for record in (*live, *closed):
-            if record.phase is Phase.AWAITING_FUNDING and record.funding.confirmation is None:
+            if not _exists(world, record):
                 continue
             records.setdefault(bytes(record.channel_id), []).append((machine, record))
             params = record.params
@@ -115,8 +121,8 @@ def _balances(world: World, flows: dict[str, int]) -> None:
         (_, a), (_, b) = sides
         ours, theirs = a.funding.local.spec, b.funding.remote.spec
         if (ours.our_balance, ours.their_balance) != (theirs.their_balance, theirs.our_balance):
-            mine = (int(ours.our_balance), int(ours.their_balance))
-            world.problem(f"channel {channel_id.hex()[:12]}: the two sides disagree: {mine}")
+            seen = (int(ours.our_balance), int(ours.their_balance), int(theirs.our_balance), int(theirs.their_balance))
+            world.problem(f"channel {channel_id.hex()[:12]}: the two sides disagree: {seen}")
 
 
 def push_of(capacity: int) -> int:

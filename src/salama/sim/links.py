@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from salama.base.ids import NodeId
+from salama.codec.message import MESSAGES
 from salama.net.tcp import ConnectFailed, Connection, PeerAddress
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class SimConnection(Connection):
     def arrive(self, message: bytes) -> None:
         if self.over or self.owner.is_dead:
             return
-        self._network.world.note(f"{self.peer.name}>{self.owner.name} {sha256(message).hexdigest()[:12]}")
+        self._network.world.note(f"{self.peer.name}>{self.owner.name} {_name(message)}")
         self.bytes_in += len(message)
         self.inbox.append(message)
         self._wake()
@@ -99,6 +100,11 @@ class SimConnection(Connection):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done() and not self.owner.is_dead:
             self._waiter.set_result(None)
+
+
+def _name(message: bytes) -> str:
+    kind = MESSAGES.get(int.from_bytes(message[:2], "big"))
+    return f"{kind.NAME if kind else 'unknown'} {message[2:6].hex()} {sha256(message).hexdigest()[:12]}"
 
 
 class SimListener:

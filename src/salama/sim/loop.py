@@ -24,7 +24,11 @@ class Scheduler(Protocol):
     def went_wrong(self, loop: NodeLoop, what: str, error: BaseException | None) -> None: ...
 
 
-class NodeLoop(asyncio.AbstractEventLoop):
+_Base: Any = asyncio.AbstractEventLoop
+"""Untyped: what asyncio asks for beyond tasks, futures and timers (sockets, processes, signals) is left out."""
+
+
+class NodeLoop(_Base):  # type: ignore[misc]
     """Callbacks run in the order in which they were scheduled, one at each ``step``; nothing happens by itself.
 
     A dead loop takes nothing more: what still runs on it is the unwinding of a machine that has crashed.
@@ -83,7 +87,7 @@ class NodeLoop(asyncio.AbstractEventLoop):
             self._prune_at = 2 * len(self._tasks) + 64
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """At once: a thread's timing would be nobody's to decide."""
         future: asyncio.Future[T] = asyncio.Future(loop=self)
         try:

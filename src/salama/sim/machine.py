@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from salama.base.ids import NodeId
 from salama.bitcoin.networks import REGTEST
-from salama.chain.backend import ChainBackend
+from salama.chain.backend import BackendUnavailable, ChainBackend
 from salama.channel.policy import DEFAULT_POLICY
 from salama.crypto.hashes import sha256
 from salama.net.tcp import Connection, PeerAddress
@@ -148,8 +148,8 @@ class Machine:
         try:
             await node.run(ready)
             self.world.note(f"{self.name}: stopped")
-        except StorageFault as fault:
-            self.world.note(f"{self.name}: stopped by its disk: {fault}")
+        except (StorageFault, BackendUnavailable) as fault:
+            self.world.note(f"{self.name}: stopped by {type(fault).__name__}")
         except Exception as error:
             self.world.went_wrong(loop, "the node ended with an error", error)
         if not loop.dead:
@@ -211,14 +211,13 @@ class Machine:
         self._asked.append(answer)
 
         def done(task: asyncio.Task[T]) -> None:
+            error = MachineDown(self.name) if task.cancelled() else task.exception()
             if answer.done():
                 return
-            if task.cancelled():
-                answer.set_exception(MachineDown(self.name))
-            elif (error := task.exception()) is not None:
-                answer.set_exception(error)
-            else:
+            if error is None:
                 answer.set_result(task.result())
+            else:
+                answer.set_exception(MachineDown(self.name) if isinstance(error, PowerCut) else error)
 
         task.add_done_callback(done)
         return answer

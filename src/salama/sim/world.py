@@ -134,9 +134,7 @@ class World:
             machine = self.by_name.get(loop.name)
             if machine is not None and machine.fuse is not None:
                 machine.fuse.run(loop.step)
-                if loop.dead and machine.loop is loop:
-                    machine.clean_up()
-                    self.stopped(machine)
+                self._perhaps_bury(machine)
             else:
                 loop.step()
             return True
@@ -153,6 +151,11 @@ class World:
                     self.is_ready(owner)
                 return True
         return False
+
+    def _perhaps_bury(self, machine: Machine) -> None:
+        if machine.loop is not None and machine.loop.dead:
+            machine.clean_up()
+            self.stopped(machine)
 
     def _end(self, director: NodeLoop) -> None:
         for machine in self.machines:
