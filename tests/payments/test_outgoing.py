@@ -247,3 +247,13 @@ def test_a_giant_metadata_ends_the_payment_at_once() -> None:
     assert end.payment.failure_code == "onion_too_long"
     assert world.adds == []
     assert world.state.origins == {}
+
+
+def test_what_cannot_be_paid_in_full_is_not_begun() -> None:
+    """A part of it would only lie at the payee until its time is up."""
+    none = NoRoute("no_route", "There is no way.")
+    world = paying(none, route(30_000_000), none, none, none, amount=60_000_000, multi_part=True)
+    (end,) = finished(world)
+    assert end.payment.failure_code == "no_route"
+    assert (world.adds, world.state.origins) == ([], {})
+    assert (end.payment.parts, end.payment.next_part) == ((), 0)
