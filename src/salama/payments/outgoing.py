@@ -5,7 +5,6 @@ A part is on record before its HTLC is offered, so that no restart can forget on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from salama.base.ids import PaymentHash
@@ -24,7 +23,6 @@ SMALLEST_PART = 10_000_000
 """Msat under which a payment is not split further: each part costs a fee and a slot."""
 MAX_ATTEMPTS = 60
 """Parts tried in all before a payment is given up; bounds work and the record's size."""
-ONION_TOO_LONG = "onion_too_long"
 
 
 def pay(work: Turn, command: Pay) -> None:
@@ -35,34 +33,68 @@ def pay(work: Turn, command: Pay) -> None:
 
 
 def _advance(work: Turn, outgoing: Outgoing) -> None:
-    """Offer parts for whatever is not under way, or end the payment."""
+    """Offer parts for whatever is not under way, all of it or nothing, or end the payment."""
     payment = outgoing.payment
-    missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
-    refusal = _limit(work, outgoing)
-    part_size = missing
-    while missing > 0 and refusal is None:
-        route = _find(work, outgoing, payment, min(part_size, missing))
-        if isinstance(route, NoRoute):
-            part_size = min(part_size, missing) // 2
-            if not outgoing.multi_part or part_size < SMALLEST_PART:
-                refusal = outgoing.last_failure or (route.code, route.reason)
-        else:
-            payment = _offer(work, payment, route)
-            missing = int(payment.amount) - sum(int(p.delivered) for p in _alive(payment))
-            refusal = _limit(work, replace(outgoing, payment=payment)) if missing > 0 else None
-    outgoing = replace(outgoing, payment=payment)
-    if refusal is not None and not payment.in_flight:
-        _fail(work, outgoing, refusal)
-        return
-    work.payments[payment.payment_hash] = outgoing
+    planned, refusal = _plan(work, outgoing)
+    if refusal is not None:
+        if not payment.in_flight:
+            _fail(work, outgoing, refusal)
+            return
+        # A part of what is missing would only lie at the payee until its time is up. The rest is awaited.
+        planned = []
+    for part, add in planned:
+        payment = replace(payment, parts=(*payment.parts, part), next_part=part.number + 1)
+        work.origins[add.origin] = part.channel_id
+        work.reserved[part.channel_id] = work.reserved.get(part.channel_id, 0) + int(part.sent)
+        work.effects.append(ToChannel(part.channel_id, add))
+    work.payments[payment.payment_hash] = replace(outgoing, payment=payment)
     work.rows.append(PutPayment(payment))
 
 
-def _alive(payment: Payment) -> Iterable[Part]:
-    return (p for p in payment.parts if p.status is not PartStatus.FAILED)
+Refusal = tuple[str, str]
+"""Code and sentence."""
 
 
-def _limit(work: Turn, outgoing: Outgoing) -> tuple[str, str] | None:
+def _plan(work: Turn, outgoing: Outgoing) -> tuple[list[tuple[Part, AddHtlc]], Refusal | None]:
+    """Parts that together carry what is missing, or why they cannot be found."""
+    payment = outgoing.payment
+    planned: list[tuple[Part, AddHtlc]] = []
+    reserved = dict(work.reserved)
+    alive = [p for p in payment.parts if p.status is not PartStatus.FAILED]
+    missing = int(payment.amount) - sum(int(p.delivered) for p in alive)
+    budget = int(payment.max_fee) - sum(int(p.fee) for p in alive)
+    part_size = missing
+    while missing > 0:
+        refusal = _limit(work, outgoing, len(planned))
+        if refusal is not None:
+            return [], refusal
+        route = work.env.route(
+            payment.payee,
+            Msat(min(part_size, missing)),
+            final_cltv_delta=payment.final_cltv_delta,
+            max_fee=Msat(max(0, budget)),
+            hints=outgoing.hints,
+            avoid=outgoing.avoid,
+            reserved=reserved,
+        )
+        if isinstance(route, NoRoute):
+            part_size = min(part_size, missing) // 2
+            if not outgoing.multi_part or part_size < SMALLEST_PART:
+                return [], outgoing.last_failure or (route.code, route.reason)
+            continue
+        part = _part_of(work, route, payment.next_part + len(planned))
+        try:
+            planned.append((part, _add_of(payment, part)))
+        except OnionTooLong:
+            # Only a giant payment_metadata can do this; no other route would be shorter by enough to bother.
+            return [], ("onion_too_long", "What the payee wants to be told does not fit into a payment's onion.")
+        reserved[part.channel_id] = reserved.get(part.channel_id, 0) + int(part.sent)
+        missing -= int(part.delivered)
+        budget -= int(part.fee)
+    return planned, None
+
+
+def _limit(work: Turn, outgoing: Outgoing, planned: int) -> Refusal | None:
     """Why no further part may be offered."""
     payment = outgoing.payment
     if payment.failure_code:
@@ -70,50 +102,24 @@ def _limit(work: Turn, outgoing: Outgoing) -> tuple[str, str] | None:
     if work.env.now >= payment.deadline:
         last = f" The last attempt: {outgoing.last_failure[1]}" if outgoing.last_failure else ""
         return "timeout", f"No way was found in the time allowed.{last}"
-    if payment.parts and payment.parts[-1].failure == ONION_TOO_LONG:
-        return ONION_TOO_LONG, "What the payee wants to be told does not fit into a payment's onion."
-    if len(payment.parts) >= MAX_ATTEMPTS:
+    if len(payment.parts) + planned >= MAX_ATTEMPTS:
         return "too_many_attempts", f"{MAX_ATTEMPTS} attempts did not get through."
-    if len(payment.in_flight) >= work.env.max_parts:
+    if len(payment.in_flight) + planned >= work.env.max_parts:
         return "too_many_parts", f"The amount does not fit into {work.env.max_parts} parts."
     return None
 
 
-def _find(work: Turn, outgoing: Outgoing, payment: Payment, amount: int) -> Route | NoRoute:
-    spent = sum(int(p.fee) for p in _alive(payment))
-    return work.env.route(
-        payment.payee,
-        Msat(amount),
-        final_cltv_delta=payment.final_cltv_delta,
-        max_fee=Msat(max(0, int(payment.max_fee) - spent)),
-        hints=outgoing.hints,
-        avoid=outgoing.avoid,
-        reserved=work.reserved,
-    )
-
-
-def _offer(work: Turn, payment: Payment, route: Route) -> Payment:
-    """Put a part on record and its HTLC behind that record."""
+def _part_of(work: Turn, route: Route, number: int) -> Part:
     hops = tuple(RouteHop(h.node_id, h.short_channel_id, h.amount, CltvExpiry(int(h.cltv_expiry))) for h in route.hops)
-    part = Part(
-        number=payment.next_part,
-        channel_id=work.env.by_scid[hops[0].short_channel_id],
-        hops=hops,
-        session_key=_session_key(work),
-        delivered=hops[-1].amount,
-    )
+    channel_id = work.env.by_scid[hops[0].short_channel_id]
+    return Part(number, channel_id, hops, session_key=_session_key(work), delivered=hops[-1].amount)
+
+
+def _add_of(payment: Payment, part: Part) -> AddHtlc:
+    """The HTLC of ``part``. Raises OnionTooLong."""
+    onion = make_onion(_payloads(payment, part), part.session_key, payment.payment_hash).packet
     origin = PartOrigin(payment.payment_hash, part.number).encode()
-    payment = replace(payment, parts=(*payment.parts, part), next_part=payment.next_part + 1)
-    try:
-        onion = make_onion(_payloads(payment, part), part.session_key, payment.payment_hash).packet
-    except OnionTooLong:
-        # Only a giant payment_metadata can do this; no other route would be shorter by enough to bother.
-        return _with_part(payment, replace(part, status=PartStatus.FAILED, failure=ONION_TOO_LONG))
-    work.origins[origin] = part.channel_id
-    work.reserved[part.channel_id] = work.reserved.get(part.channel_id, 0) + int(part.sent)
-    add = AddHtlc(origin, part.sent, payment.payment_hash, hops[0].cltv_expiry, onion)
-    work.effects.append(ToChannel(part.channel_id, add))
-    return payment
+    return AddHtlc(origin, part.sent, payment.payment_hash, part.hops[0].cltv_expiry, onion)
 
 
 def _session_key(work: Turn) -> bytes:
