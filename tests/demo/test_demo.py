@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,20 @@ def start_demo(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
 
 
+def rest_of(demo: subprocess.Popen[str]) -> str:
+    """What the demo still says, to its end. ``communicate`` would lose what ``readline`` has read beyond its line."""
+    assert demo.stdout is not None
+    impatience = threading.Timer(PATIENCE, demo.kill)
+    impatience.start()
+    try:
+        with demo.stdout as lines:
+            rest = lines.read()
+        demo.wait()
+    finally:
+        impatience.cancel()
+    return rest
+
+
 def books(directory: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "salama.demo.books", str(directory)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -72,7 +87,7 @@ def test_demo_plays_and_its_books_notice_a_single_satoshi(short_path: Path) -> N
     assert demo.stdout is not None
     first = demo.stdout.readline()
     assert time.monotonic() - began < 5, "first output within five seconds"
-    story = first + demo.communicate(timeout=PATIENCE)[0]
+    story = first + rest_of(demo)
     assert demo.returncode == 0, story
     assert all(act in story for act in ACTS), story
     assert "temporary_channel_failure" in story and "unknown_destination" in story
@@ -148,7 +163,7 @@ def test_interrupted_demo_leaves_no_process_behind(short_path: Path, number: sig
             break
     assert len(processes_with(str(kept))) >= 6, "the demo, the chain and four nodes"
     demo.send_signal(number)
-    rest = demo.communicate(timeout=PATIENCE)[0]
+    rest = rest_of(demo)
     assert demo.returncode == status, rest
     assert none_left(str(kept))
 
