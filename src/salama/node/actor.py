@@ -3,11 +3,13 @@
     events = everything waiting in the inbox
     done   = turn(state, events)
     if done.owed: done = complete(done, await answers)
-    await journal.commit(writes(state, done))
+    await journal.commit(writes(state, done), meanwhile=hand_over)
     state  = done.state
     perform(each effect)
 
-No effect is performed before the commit has returned; if the commit fails the node stops and nothing was said.
+No effect that the world can see is performed before the commit has returned; if the commit fails the node stops and
+nothing was said. What only another machine of this node is told is handed over at once: whatever that machine commits
+then comes behind our own writes in the same order, often in the same transaction, and it too says nothing before.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from salama.base.machine import Effect, Event, Transition
+from salama.base.machine import Effect, Event, Row, Transition
 from salama.storage.errors import StorageFault
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite
@@ -34,6 +36,9 @@ MAX_BATCH = 4096
 
 class Actor(ABC, Generic[S]):
     """One machine with its inbox. ``tell`` from anywhere in the event loop."""
+
+    INSIDE: ClassVar[tuple[type, ...]] = ()
+    """Effects and rows that only tell another machine of this node something, by ``hand_over``."""
 
     def __init__(self, name: str, state: S, journal: Journal) -> None:
         self.name, self.state, self.journal = name, state, journal
@@ -66,6 +71,10 @@ class Actor(ABC, Generic[S]):
     @abstractmethod
     def perform(self, effect: Effect) -> None:
         """Do one effect; never blocks."""
+
+    def hand_over(self, told: Effect | Row) -> None:
+        """Tell another machine what is INSIDE; its commits come behind ours. Never blocks, says nothing outside."""
+        raise NotImplementedError
 
     def installed(self, old: S, done: Transition[S]) -> None:
         """The new state is in place and on disk, the effects come next."""
@@ -130,9 +139,22 @@ class Actor(ABC, Generic[S]):
         done = self.turn(old, events)
         if done.owed:
             done = await self.complete(done)
-        await self.journal.commit(self.writes(old, done))
+        produced: tuple[Effect | Row, ...] = (*done.rows, *done.effects)
+        inside = [told for told in produced if isinstance(told, self.INSIDE)]
+        seen = [effect for effect in done.effects if not isinstance(effect, self.INSIDE)]
+        writes = self.writes(old, done)
+        if inside:
+
+            def meanwhile() -> None:
+                for told in inside:
+                    self.hand_over(told)
+
+            await self.journal.commit(writes, meanwhile=meanwhile)
+        elif writes or seen:
+            # Without writes too: what led to these effects may be on its way to the disk.
+            await self.journal.commit(writes)
         self.state = done.state
         self.installed(old, done)
-        for effect in done.effects:
+        for effect in seen:
             self.perform(effect)
         self.finished()

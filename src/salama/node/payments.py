@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from salama.base.ids import ChannelId, NodeId, PaymentHash, ShortChannelId
-from salama.base.machine import CommandRefused, Effect, Event, Transition
+from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, Msat
 from salama.channel.events import HtlcCommitted, Origin
 from salama.crypto.hashes import sha256
@@ -42,6 +42,8 @@ class Committed(Event):
 
 class PaymentsActor(Actor[PaymentsState]):
     """One for the node: payments cross channels."""
+
+    INSIDE = (ToChannel,)
 
     def __init__(
         self,
@@ -181,10 +183,12 @@ class PaymentsActor(Actor[PaymentsState]):
         onions, self._onions = self._onions, []
         return [*onions, *done.rows]
 
+    def hand_over(self, told: Effect | Row) -> None:
+        if isinstance(told, ToChannel):
+            self._to_channel(told.channel_id, told.event)
+
     def perform(self, effect: Effect) -> None:
         match effect:
-            case ToChannel(channel_id, event):
-                self._to_channel(channel_id, event)
             case PaymentFinished(payment):
                 self._commanded.discard(payment.payment_hash)
                 for answer in self._waiting.pop(payment.payment_hash, ()):

@@ -40,6 +40,10 @@ MAX_GROUP_BYTES: Final = 8_000_000
 CHECKPOINT_ROWS: Final = 8_000
 CHECKPOINT_BYTES: Final = 16_000_000
 CHECKPOINT_COMMITS: Final = 1_000
+# A transaction begins once nobody has handed in anything for so many rounds of the loop, or after the most of them:
+# machines that tell each other of what they hand in answer from round to round, and so share one sync.
+QUIET_ROUNDS: Final = 2
+MOST_ROUNDS: Final = 8
 
 
 class _RowMissing(Exception):
@@ -76,6 +80,7 @@ class _Submission:
     size: int
     future: asyncio.Future[None] | None
     refusal: WriteRefused | None = None
+    is_built_on: bool = False
 
     def settle(self, fault: Exception | None) -> None:
         # A caller that was cancelled has left; its writes are on disk all the same.
@@ -124,6 +129,8 @@ class Journal:
         self._waiting: deque[_Submission] = deque()
         self._flush_is_near = False
         self._in_flight = False
+        self._unsettled = False
+        """What was handed in before is on its way to the disk; ``_in_flight`` also while the log is folded after it."""
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="salama-journal", daemon=True)
         self._start()
@@ -144,17 +151,22 @@ class Journal:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[AnyWrite]) -> None:
-        """Return once ``writes`` are on disk, all of them or none, in their order; at once if there are none.
+    async def commit(self, writes: Sequence[AnyWrite], *, meanwhile: Callable[[], None] | None = None) -> None:
+        """Return once ``writes``, and all that was handed in before them, are on disk: all of them or none, in their
+        order; at once if there are none and nothing is on its way.
+
+        ``meanwhile`` is called as soon as the writes have their place in the order. Whatever it makes others hand in
+        never reaches the disk without them, so it may set off what stays inside this node. Should the database refuse
+        them after that, the whole journal fails: what was set off cannot be called back.
 
         Raises WriteRefused (nothing of these writes is on disk, others are not touched), JournalFailed or
         JournalClosed. A caller that is cancelled while it waits does not take its writes back.
         """
         self._check()
-        if not writes:
-            return
         submission = self._submission(writes)
-        if not submission.statements:
+        if not submission.statements and not self._waiting and not self._unsettled:
+            if meanwhile is not None:
+                meanwhile()
             return
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -162,6 +174,9 @@ class Journal:
         submission.future = loop.create_future()
         self._waiting.append(submission)
         self._flush_soon(loop)
+        if meanwhile is not None:
+            submission.is_built_on = True
+            meanwhile()
         await submission.future
 
     def commit_now(self, writes: Sequence[AnyWrite]) -> None:
@@ -212,20 +227,34 @@ class Journal:
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         # Another loop than before: what the last one left behind has nobody who waits for it.
         with self._writing:
-            self._loop, self._in_flight, self._flush_is_near = loop, False, False
+            self._loop, self._in_flight, self._unsettled, self._flush_is_near = loop, False, False, False
             self._waiting.clear()
 
     def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not at once: whoever else commits in this turn of the loop shares the transaction.
+        # Not at once: whoever else commits in these turns of the loop shares the transaction.
         if self._waiting and not self._in_flight and not self._flush_is_near:
             self._flush_is_near = True
-            loop.call_soon(self._flush, loop)
+            loop.call_soon(self._linger, loop, len(self._waiting), QUIET_ROUNDS, MOST_ROUNDS)
+
+    def _linger(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, most: int) -> None:
+        if len(self._waiting) != seen:
+            quiet = QUIET_ROUNDS
+        if quiet > 1 and most > 1:
+            loop.call_soon(self._linger, loop, len(self._waiting), quiet - 1, most - 1)
+        else:
+            self._flush(loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         self._flush_is_near = False
         if self._failure or self._closed or not self._waiting:
             return
         group = self._take_group()
+        if not any(submission.statements for submission in group):
+            # They only waited for what was before them.
+            for submission in group:
+                submission.settle(None)
+            self._flush_soon(loop)
+            return
         self._writing.acquire()
         started = time.perf_counter()
         try:
@@ -243,7 +272,7 @@ class Journal:
             self._writing.release()
             self._flush_soon(loop)
             return
-        self._in_flight = True
+        self._in_flight = self._unsettled = True
         self._jobs.put(lambda: self._commit_in_thread(loop, written, started))
 
     def _take_group(self) -> list[_Submission]:
@@ -276,6 +305,8 @@ class Journal:
                         elif sql is ADD_EVENT:
                             last_event = self._cursor.lastrowid or 0
                 except _REFUSALS as fault:
+                    if submission.is_built_on:
+                        raise
                     submission.refusal = WriteRefused(str(fault))
                     self.counters.refused += 1
                     execute("ROLLBACK")
@@ -345,11 +376,13 @@ class Journal:
             loop.call_soon_threadsafe(call)
         except RuntimeError:
             # That loop is closed and nobody waits; the next one finds the journal free.
-            self._in_flight = False
+            self._in_flight = self._unsettled = False
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _settle(self, loop: asyncio.AbstractEventLoop, written: list[_Submission], *, sound: bool, last: bool) -> None:
+        if written:
+            self._unsettled = False
         for submission in written:
             submission.settle(None if sound else JournalFailed(self._failure))
         if sound:
