@@ -63,10 +63,11 @@ class Peer:
     def send_raw(self, data: bytes) -> None:
         """Queue a message that is encoded already."""
         if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self.flush)
         self._out.append(data)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand over what was queued at once."""
         if self._out:
             self.connection.send(self._out)
             self._out = []
@@ -79,7 +80,7 @@ class Peer:
             asyncio.get_running_loop().call_soon(self._finish)
 
     def _finish(self) -> None:
-        self._flush()
+        self.flush()
         task = asyncio.create_task(self.connection.close())
         _CLOSING.add(task)
         task.add_done_callback(_CLOSING.discard)
@@ -201,6 +202,7 @@ class Peers:
         finally:
             timer.cancel()
             self._gone(peer)
+            peer.flush()  # our last words, if the peer gave cause for any
             await connection.close()
 
     def _may_stay(self, new: Connection, old: Peer | None) -> bool:
