@@ -23,11 +23,14 @@ INTERNAL = CommandRefused(
 
 def as_json(number: int, error: CommandRefused) -> dict[str, Any]:
     """The ``error`` member of a JSON-RPC answer."""
-    return {
-        "code": number,
-        "message": error.reason,
-        "data": {"code": error.code, "reason": error.reason, "remedy": error.remedy},
-    }
+    reason, remedy = sentence(error.reason), sentence(error.remedy)
+    return {"code": number, "message": reason, "data": {"code": error.code, "reason": reason, "remedy": remedy}}
+
+
+def sentence(text: str) -> str:
+    """What a machine says in passing, with a capital letter and a full stop."""
+    text = text[:1].upper() + text[1:]
+    return text if not text or text[-1] in ".?!" else text + "."
 
 
 def from_json(error: dict[str, Any]) -> CommandRefused:

@@ -10,12 +10,13 @@ from salama import __version__
 from salama.api import schema
 from salama.api.amounts import parse_amount
 from salama.api.server import Handler
-from salama.base.ids import PaymentHash, Preimage
+from salama.base.ids import PaymentHash, Preimage, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.bitcoin.address import MalformedAddress
 from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.address import render as render_address
+from salama.channel.commitments import local_commitment_tx
 from salama.channel.events import CloseChannel, ForceClose
 from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
 from salama.crypto.hashes import sha256
@@ -106,6 +107,8 @@ class Methods:
             channel = actor.state
             if not isinstance(channel, Channel) or channel.record.phase in (Phase.ON_CHAIN, Phase.CLOSED):
                 continue
+            if channel.record.spend is not None or channel.record.mutual_close is not None:
+                continue  # the wallet counts what the closing transaction pays us
             spec = channel.record.funding.local.spec
             if channel.record.phase is Phase.AWAITING_FUNDING:
                 pending += int(spec.our_balance)
@@ -219,6 +222,9 @@ class Methods:
                 break
         record = actor.record
         assert record is not None
+        if txid:
+            # Whoever mines or looks right after this expects it in the mempool.
+            await self.node.broadcaster.attempted(Txid.parse(txid))
         return schema.Closed(channel_id=str(record.channel_id), closing_txid=txid, state=record.phase.value)
 
     async def channels(self, params: schema.ChannelsParams) -> schema.Channels:
@@ -476,7 +482,12 @@ def _paid(payment: Payment, seconds: float) -> schema.Paid:
 def _closing_txid_of(record: ChannelRecord) -> str:
     if record.spend is not None:
         return str(record.spend.tx.txid)
-    return str(record.mutual_close.tx.txid) if record.mutual_close is not None else ""
+    if record.mutual_close is not None:
+        return str(record.mutual_close.tx.txid)
+    if record.phase is Phase.ON_CHAIN and not record.stale:
+        # What we publish to close by force; the chain may still choose the peer's.
+        return str(local_commitment_tx(record, record.funding, record.funding.local).tx.txid)
+    return ""
 
 
 def _closing_txid(actor: ChannelActor) -> str:
