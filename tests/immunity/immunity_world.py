@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
+
+from hypothesis import Phase, find, settings
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId, Txid
 from salama.base.units import BlockHeight, Sat
@@ -29,11 +31,13 @@ from salama.node.wallet import WalletActor
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage.journal import Journal
+from salama.testing.messages import instances
 from salama.testing.pair import CHAIN, FEATURES, START, default_env
 from salama.wallet.coins import new_wallet
 from salama.wire.opening import AcceptChannel, FundingCreated, OpenChannel
 from salama.wire.setup import Error
 
+D = TypeVar("D", bound=Message)
 SEED = b"a node that strangers visit" * 2
 
 
@@ -227,4 +231,10 @@ def outpoint(number: int, vout: int = 0) -> OutPoint:
     return OutPoint(Txid(sha256(b"funding %d" % number)), vout)
 
 
-__all__ = ["Channel", "FakePeer", "Registry", "Stranger", "complete", "outpoint"]
+def sample(cls: type[D]) -> D:
+    """Some message of a kind."""
+    quick = settings(max_examples=10, phases=(Phase.generate,), database=None, deadline=None)
+    return find(instances(cls), lambda _: True, settings=quick)
+
+
+__all__ = ["Channel", "FakePeer", "Registry", "Stranger", "complete", "outpoint", "sample"]
