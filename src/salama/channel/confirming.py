@@ -38,11 +38,20 @@ from salama.wire.gossip import AnnouncementSignatures, ChannelAnnouncement
 from salama.wire.opening import ChannelReady
 from salama.wire.setup import Error, Warning
 
+COINBASE_MATURITY = 100
+
 
 def depth(record: ChannelRecord, env: ChannelEnv) -> int:
     """Confirmations of the funding, 0 if it is in no block."""
     where = record.funding.confirmation
     return 0 if where is None else max(0, int(env.height) - int(where.height) + 1)
+
+
+def needed_depth(record: ChannelRecord) -> int:
+    """Confirmations before use. A coinbase cannot be spent before it matures, not even by a penalty (immunity A10)."""
+    where = record.funding.confirmation
+    is_coinbase = where is not None and where.index == 0
+    return max(record.params.minimum_depth, COINBASE_MATURITY) if is_coinbase else record.params.minimum_depth
 
 
 def _row(name: str, record: ChannelRecord, *more: tuple[str, str | int | bool]) -> Row:
@@ -188,7 +197,7 @@ def ready_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | Non
     record, link = channel.record, channel.link
     if link is None or link.state is not LinkState.READY or link.is_ready_sent or record.phase not in OPEN_PHASES:
         return None
-    if not record.our_ready and depth(record, env) < record.params.minimum_depth:
+    if not record.our_ready and depth(record, env) < needed_depth(record):
         return None
     point = record.our_points.at(1)
     assert point is not None, "channel_ready is never repeated after the first commitments"

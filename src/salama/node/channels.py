@@ -273,9 +273,13 @@ class Channels:
             self.watch.add(funding.outpoint, record.channel_id)
 
     def claim(self, actor: ChannelActor, channel_id: ChannelId) -> bool:
-        """Give ``actor`` the id for its channel, unless any other has it, will have it or had it."""
+        """Give ``actor`` the id for its channel, unless any other has it, will have it or had it.
+
+        Zeros are refused too: in an error they mean all channels.
+        """
         if (
-            channel_id in self.by_id
+            not any(channel_id)
+            or channel_id in self.by_id
             or channel_id in self._claimed
             or self.journal.read_now(lambda db: queries.has_channel(db, channel_id))
         ):
