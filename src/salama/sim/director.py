@@ -59,6 +59,7 @@ class Story:
         self.edges: list[tuple[Machine, Machine]] = []
         self.tried: list[Tried] = []
         self.dice = world.dice("story")
+        self.mining_pause = 1.5
 
     # --- the course ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class Story:
 
     async def _mine(self) -> None:
         while True:
-            await asyncio.sleep(self.dice.uniform(1.0, 6.0))
+            await asyncio.sleep(self.dice.uniform(0.3, 1.0) * self.mining_pause)
             block = self.world.chain.mine()
             self.world.note(f"block {self.world.chain.height} {len(block.txs)} {block.hash.hex()[:12]}")
 
@@ -126,13 +127,14 @@ class Story:
         """Open the channels, and wait until most of them work."""
         await asyncio.gather(*(self._open(one, other) for one, other in self.edges))
         for _ in range(60):
-            ready = sum(
-                v.ready for m in self.world.machines if m.node and m.is_up for v in m.node.channels.views().values()
-            )
-            if ready >= 2 * len(self.edges) * 0.7:
+            up = [m.node for m in self.world.machines if m.node is not None and m.is_up]
+            ready = sum(view.ready for node in up for view in node.channels.views().values())
+            known = min((len(node.gossip.graph) for node in up), default=0)
+            if ready >= 1.4 * len(self.edges) and known >= 0.7 * len(self.edges):
                 break
             await asyncio.sleep(1.0)
-        await asyncio.sleep(6.0)
+        self.world.note(f"settled in: {ready} ready ends, graphs of {known} or more")
+        self.mining_pause = 6.0
 
     async def _open(self, one: Machine, other: Machine) -> None:
         amount = self.dice.randint(200_000, 2_000_000)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +48,15 @@ def run_seed(seed: int, size: Size = SMALL, *, max_steps: int | None = None, tel
     started = time.process_time()
     logging.getLogger("salama").setLevel(logging.CRITICAL + 1)
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="salama-sim-", dir=memory if os.access(memory, os.W_OK) else None) as home:
+    with (
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix="salama-sim-", dir=memory if os.access(memory, os.W_OK) else None) as home,
+    ):
+        # A power cut leaves coroutines behind that never began.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         world = World(seed, Path(home), max_steps=max_steps, tell=tell)
         world.run(Story(world, size).play())
+        gc.collect()
     took = time.process_time() - started
     return Result(seed, world.hash, world.problems, world.counts, world.crash_points, world.steps, took)
 
