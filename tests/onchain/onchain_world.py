@@ -237,6 +237,7 @@ class Side:
                 self.offer(effect.tx)
         if self.end.record.phase.value == "on_chain" and self.state is None:
             self.state = new_state(self.end.record)
+            self.run(Woken())
         if self.state is not None and self.state.channel is not self.end.record:
             self.run(RecordChanged(self.end.record))
         return effects

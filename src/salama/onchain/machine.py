@@ -106,7 +106,11 @@ def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Trans
     if state.is_over:
         return Transition(state, (), tuple(rows))
     again = any(isinstance(event, BlockSeen | BlockUndone | Woken) for event in events)
-    return _settle(state, rows, offered, env, again)
+    done = _settle(state, rows, offered, env, again)
+    if all(isinstance(event, CoinsLeased | CoinsMissing) for event in events):
+        # The wallet has just been asked: it is asked again when something else has happened.
+        return replace(done, effects=tuple(e for e in done.effects if not isinstance(e, LeaseCoins)))
+    return done
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
@@ -234,7 +238,8 @@ def _claim(
     claims = [s.claim for s in found.statuses if s.standing is Standing.CLAIMABLE and s.claim is not None]
     parent, stake = None, 0
     if close is None:
-        if channel.phase is not Phase.ON_CHAIN or channel.stale:
+        if channel.phase is not Phase.ON_CHAIN or channel.stale or channel.spend is not None:
+            # The channel knows of a spend already: the block that holds it is on its way here.
             claims = []
         else:
             if again:

@@ -1,0 +1,441 @@
+"""What has gone wrong elsewhere, one by one (immunity C1 to C7, C10, C11, C14, C15; B5.03, B5.06, B5.07, B5.12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import pytest
+from onchain_world import COIN, Chain, Side, World, open_chain
+
+from salama.base.units import BlockHeight, Sat
+from salama.bitcoin.script import p2wpkh, p2wsh
+from salama.bitcoin.tx import Tx, TxIn, TxOut
+from salama.channel.events import (
+    CloseChannel,
+    FailHtlc,
+    HtlcFailed,
+    Origin,
+    PreimageLearned,
+    PublicEvent,
+    SettleHtlc,
+)
+from salama.channel.scripts import funding_script, to_remote_script
+from salama.channel.state import Phase
+from salama.onchain.events import BlockSeen, SpendSeen
+from salama.onchain.identify import CloseKind, identify
+from salama.onchain.machine import close_of, new_state
+from salama.onchain.outputs import Role
+from salama.onchain.signing import ClaimKey, InputOfClaim
+from salama.signer.claims import ForeignScript, sign_claim
+from salama.testing.pair import preimage_of
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Chain]:
+    with open_chain() as one:
+        yield one
+
+
+def events_of(side: Side, name: str) -> list[dict[str, object]]:
+    return [dict(row.fields) for row in side.rows if isinstance(row, PublicEvent) and row.name == f"onchain.{name}"]
+
+
+def kind_of(side: Side) -> CloseKind:
+    assert side.state is not None
+    close, _ = close_of(side.state, side.htlcs_at)
+    assert close is not None
+    return close.kind
+
+
+# --- preimages beat everything ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_bob", [True, False])
+def test_a_preimage_learned_off_chain_is_never_followed_by_a_failure(chain: Chain, by_bob: bool) -> None:
+    """C1, C2: the HTLC is missing from the commitment that confirms, because it was fulfilled."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alice.end.adds(50_000_000, expiry=chain.height + 40)
+    world.pair.settle()
+    bob.end.settles_all()
+    world.pair.deliver(bob.end)  # update_fulfill_htlc
+    world.pair.deliver(bob.end)  # commitment_signed: gone from our commitment, not from theirs
+    world.pair.cut()
+    assert [row.preimage for row in alice.end.learned] == [preimage_of(0)]
+    world.force_close(bob if by_bob else alice)
+    for _ in range(20):
+        world.mine()
+        alice.restarts()
+    assert not alice.failed()
+
+
+@pytest.mark.parametrize("delivered", range(6))
+def test_the_older_valid_commitment_is_claimed_with_the_preimage(chain: Chain, delivered: int) -> None:
+    """C3: the peer fails the HTLC, publishes a commitment that still has it, and claims with the preimage."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alice.end.adds(50_000_000, expiry=chain.height + 40)
+    world.pair.settle()
+    cheater = world.twin(bob)
+    bob.end.fails_all()
+    for _ in range(delivered):
+        world.pair.deliver(bob.end if bob.end.outbox else alice.end)
+    # Up to here what the twin has is not revoked yet, or else the penalty takes it.
+    is_revoked = alice.end.record.funding.remote.number > cheater.end.record.funding.local.number
+    world.pair.cut()
+    bob.is_offline = True
+    cheater.does(SettleHtlc(0, preimage_of(0)))
+    world.force_close(cheater)
+    for _ in range(12):
+        chain.mine()
+        cheater.follows()
+        world.follow()
+    assert (kind_of(alice) is CloseKind.REVOKED) == is_revoked
+    if not is_revoked:
+        assert alice.learned() == {0} and not alice.failed()
+
+
+def test_a_mempool_preimage_counts_at_once_and_a_wrong_one_never(chain: Chain) -> None:
+    """C14, C11."""
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(50_000_000, expiry=chain.height + 40)
+    world.pair.settle()
+    world.pair.cut()
+    world.force_close(alice)
+    world.mine()
+    outpoint = world.alice.end.record.funding.outpoint
+    shows = Tx(2, (TxIn(outpoint, witness=(b"sig", bytes(32), b"script")),), (TxOut(Sat(1), b""),), 0)
+    alice.run(SpendSeen(shows))
+    assert not alice.learned()
+    shows = shows.with_witness(0, (b"sig", bytes(preimage_of(0)), b"script"))
+    alice.run(SpendSeen(shows))
+    alice.run(SpendSeen(shows))
+    assert [r.preimage for r in alice.rows if isinstance(r, PreimageLearned)] == [preimage_of(0)]
+
+
+# --- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def alike(world: World, adder: Side, count: int, amount: int, expiries: list[int]) -> None:
+    end = adder.end
+    events = [
+        replace(end.add_event(7, amount, expiries[n]), origin=Origin(f"{adder.name} {n}".encode()))
+        for n in range(count)
+    ]
+    end.does(*events)
+    world.pair.settle()
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_equal_htlcs_are_told_apart(chain: Chain, revoked: bool) -> None:
+    """C4: same hash and amount, other expiries; received ones differ in script, offered ones only in their place."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    first = chain.height + 30
+    expiries = [first + 3, first + 1, first + 2, first + 1]
+    alike(world, alice, 4, 20_000_000, expiries)
+    alike(world, bob, 4, 20_000_000, expiries)
+    publisher = bob
+    if revoked:
+        publisher = world.twin(bob)
+        alice.end.adds(1_000_000)
+        world.pair.settle()
+    tx = world.force_close(publisher)
+    close = identify(alice.end.record, tx, alice.htlcs_at)
+    assert close is not None and close.kind is (CloseKind.REVOKED if revoked else CloseKind.REMOTE)
+    htlcs = [output for output in close.outputs if output.role is Role.HTLC]
+    assert len({output.htlc.key for output in htlcs if output.htlc}) == 8 == len(htlcs)
+    for output in htlcs:
+        assert output.htlc is not None and tx.outputs[output.outpoint.vout].script == p2wsh(output.script)
+    in_order = [(o.offered, int(o.htlc.cltv_expiry), o.htlc.id) for o in htlcs if o.htlc and o.offered]
+    assert in_order == sorted(in_order), "alike but for expiry and id, by which the commitment sorted them"
+    chain.core.pool.entries.clear()
+
+
+@pytest.mark.parametrize("paid", [subset for size in range(4) for subset in combinations(range(3), size)])
+def test_every_subset_of_equal_htlcs_that_is_claimed(chain: Chain, paid: tuple[int, ...]) -> None:
+    """C4: whichever of them the payee claims, each is paid upstream for; what nobody claims comes back."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alike(world, alice, 3, 20_000_000, [chain.height + 12] * 3)
+    world.pair.cut()
+    bob.does(*(SettleHtlc(one, preimage_of(7)) for one in paid))
+    world.force_close(alice)
+    world.run_until_over(alice, bob)
+    if paid:
+        assert set(paid) <= alice.learned() and not alice.failed()
+    else:
+        assert alice.failed() == {0, 1, 2}
+    net, fees = world.gained(alice)
+    close, _ = close_of(alice.state, alice.htlcs_at)  # type: ignore[arg-type]
+    assert close is not None
+    to_local = sum(int(o.amount) for o in close.outputs if o.role is Role.TO_LOCAL)
+    assert net + fees in (to_local + (3 - len(paid)) * 20_000, to_local + (3 - len(paid)) * 20_000 + 330)
+
+
+def test_after_a_revoked_commitment_everything_outstanding_is_failed(chain: Chain) -> None:
+    """C5: HTLCs that are not in the revoked commitment do not wait for ever."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    cheater = world.twin(bob)
+    alike(world, alice, 4, 20_000_000, [chain.height + 60] * 4)
+    bob.is_offline = True
+    world.force_close(cheater)
+    world.run_until_over(alice)
+    assert kind_of(alice) is CloseKind.REVOKED
+    assert alice.failed() == {0, 1, 2, 3}
+
+
+# --- late, early, never -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_bob", [True, False])
+def test_a_preimage_that_comes_late_is_still_used(chain: Chain, by_bob: bool) -> None:
+    """C7: one HTLC is claimed, then the preimage of another becomes known."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    bob.end.adds(50_000_000, 40_000_000, expiry=chain.height + 40)
+    world.pair.settle()
+    world.pair.cut()
+    alice.does(SettleHtlc(0, preimage_of(0)))
+    world.force_close(bob if by_bob else alice)
+    world.mine(5)
+    alice.restarts()
+    alice.does(SettleHtlc(1, preimage_of(1)))
+    world.mine(2)
+    assert bob.learned() == {0, 1}
+    world.run_until_over(alice, bob)
+
+
+def test_nothing_is_claimed_that_was_failed_or_is_of_another_htlc(chain: Chain) -> None:
+    """D1: the preimage of one HTLC is of no use for another of the same hash."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alike(world, bob, 2, 30_000_000, [chain.height + 30] * 2)
+    world.pair.cut()
+    alice.does(SettleHtlc(0, preimage_of(7)), FailHtlc(1, b"no"))
+    world.force_close(alice)
+    world.run_until_over(alice, bob)
+    net, fees = world.gained(alice)
+    close, _ = close_of(alice.state, alice.htlcs_at)  # type: ignore[arg-type]
+    assert close is not None
+    to_local = sum(int(o.amount) for o in close.outputs if o.role is Role.TO_LOCAL)
+    assert net + fees in (to_local + 30_000, to_local + 30_330)
+
+
+def test_dust_in_every_commitment_is_failed_at_once(chain: Chain) -> None:
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(300_000, 50_000_000, expiry=chain.height + 60)
+    world.pair.settle()
+    world.pair.cut()
+    world.force_close(alice)
+    world.mine(1)
+    assert alice.failed() == {0}
+
+
+def test_an_htlc_that_only_their_next_commitment_has_waits_for_depth(chain: Chain) -> None:
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(50_000_000, expiry=chain.height + 60)
+    while world.pair.deliver(alice.end):
+        pass
+    world.pair.cut()
+    world.force_close(alice)
+    world.mine(5)
+    assert not alice.failed(), "their commitment with it could still confirm after a reorganisation"
+    world.mine(1)
+    assert alice.failed() == {0}
+
+
+def test_the_upstream_channel_is_not_lost_for_an_htlc_that_is_stuck(chain: Chain) -> None:
+    """Early fail-back: the upstream expiry comes first."""
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(50_000_000, expiry=chain.height + 60)
+    world.pair.settle()
+    alice.upstream[b"alice 0"] = chain.height + 20
+    world.pair.cut()
+    world.force_close(alice)
+    world.mine(16)
+    assert not alice.failed()
+    world.mine(1)
+    assert alice.failed() == {0}
+    world.mine(5)
+    assert len([row for row in alice.rows if isinstance(row, HtlcFailed)]) == 1
+
+
+# --- closes of other kinds --------------------------------------------------------------------------------------------
+
+
+def test_lost_data_publishes_nothing_and_finds_its_balance(chain: Chain) -> None:
+    """B5.12."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    old = world.twin(alice)
+    bob.end.adds(30_000_000, expiry=chain.height + 60)
+    world.pair.settle()
+    alice.end.settles_all()
+    world.pair.settle()
+    bob.end.adds(1_000_000, expiry=chain.height + 60)
+    world.pair.settle()
+    alice.is_offline = True
+    old.end.state = replace(old.end.channel, record=replace(old.end.record, stale=True), link=None)
+    old.seen = chain.height
+    world.force_close(bob)
+    for _ in range(14):
+        chain.mine()
+        world.follow()
+        old.follows()
+    assert kind_of(old) is CloseKind.FUTURE
+    assert not old.end.broadcasts
+    net, fees = world.gained(old)
+    assert net + fees == 600_000 + 30_000 - 1124 - 2 * 330 - 172 * 1, "the opener paid for the commitment and its HTLC"
+    assert events_of(old, "closed")[0]["alarm"] is True
+
+
+def test_a_spend_that_nobody_should_have_made_is_alarming(chain: Chain) -> None:
+    world = World.open(chain)
+    alice = world.alice
+    ours = p2wsh(to_remote_script(alice.end.record.params.ours.basepoints.payment))
+    outpoint = alice.end.record.funding.outpoint
+    rogue = Tx(2, (TxIn(outpoint, 0x80000000),), (TxOut(Sat(5000), ours), TxOut(Sat(9), b"\x51")), 0x20000000)
+    other = Tx(2, (TxIn(outpoint),), (TxOut(Sat(9), b"\x51"),), 0)
+    for tx, outputs in ((rogue, 1), (other, 0)):
+        close = identify(alice.end.record, tx, alice.htlcs_at)
+        assert close is not None and close.kind in (CloseKind.UNKNOWN, CloseKind.FUTURE)
+        assert len(close.outputs) == outputs
+    alice.state = new_state(alice.end.record)
+    alice.run(BlockSeen(BlockHeight(chain.height), (other,)))
+    assert events_of(alice, "closed")[0]["alarm"] is True
+
+
+def test_a_mutual_close_that_is_undone_and_then_cheated(chain: Chain) -> None:
+    """C10: the agreed close is reorganised away, a revoked commitment comes instead; the penalty wins."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    cheater = world.twin(bob)
+    bob.end.adds(30_000_000)
+    world.pair.settle()
+    alice.end.settles_all()
+    world.pair.settle()
+    alice.end.does(CloseChannel(p2wpkh(b"\x02" + bytes(32))))
+    world.pair.settle()
+    alice.offer(alice.end.broadcasts[-1])
+    world.mine(2)
+    assert kind_of(alice) is CloseKind.MUTUAL
+    world.strict = False
+    bob.is_offline = True
+    chain.core.pool.entries.clear()
+    height = chain.height
+    # Straight into a block of the other branch.
+    revoked = world.force_close(cheater)
+    chain.reorganise(2, [revoked])
+    assert chain.height == height + 1
+    alice.follows()
+    world.mine(1)
+    world.run_until_over(alice)
+    assert kind_of(alice) is CloseKind.REVOKED
+    assert alice.end.record.phase is Phase.ON_CHAIN
+    net, fees = world.gained(alice)
+    assert net + fees > 990_000
+
+
+# --- fees -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("market", [5_000, 25_000, 125_000])
+def test_a_commitment_that_pays_too_little_gets_a_child(chain: Chain, market: int) -> None:
+    """B5.03, C20: up to 500 sat/vbyte."""
+    world = World.open(chain, capacity=5_000_000, coins=12)
+    alice = world.alice
+    alice.feerate = market
+    world.pair.cut()
+    tx = world.force_close(alice)
+    pool = chain.core.pool.entries
+    children = [e for e in pool.values() if any(i.outpoint.txid == tx.txid for i in e.tx.inputs)]
+    if market * 1124 // 1000 > 4 * COIN // 2:
+        assert children or events_of(alice, "no_coins")
+    (child,) = children
+    parent = pool[tx.txid]
+    rate = (child.fee + parent.fee) * 1000 / (child.weight + parent.weight)
+    assert rate >= market * 0.97
+    world.mine(1)
+    assert kind_of(alice) is CloseKind.LOCAL
+
+
+def test_a_node_without_coins_says_so_and_goes_on(chain: Chain) -> None:
+    world = World.open(chain, coins=0)
+    alice = world.alice
+    alice.end.adds(50_000_000, expiry=chain.height + 10)
+    world.pair.settle()
+    world.pair.cut()
+    world.bob.is_offline = True
+    world.force_close(alice)
+    world.mine(14)
+    assert events_of(alice, "no_coins"), "an HTLC transaction needs a fee from the wallet"
+    world.give_coins(4)
+    world.mine(10)
+    assert alice.failed() == {0}
+    world.run_until_over(alice)
+
+
+def test_fees_of_what_is_in_flight_never_fall(chain: Chain) -> None:
+    """C12: as the deadline nears the rate rises, whatever the market does."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    bob.end.adds(100_000_000, expiry=chain.height + 26)
+    world.pair.settle()
+    world.pair.cut()
+    alice.does(SettleHtlc(0, preimage_of(0)))
+    world.force_close(bob)
+    world.mine(1)
+    bob.is_offline = True
+    rates: list[int] = []
+    core = chain.core
+    for n in range(22):
+        alice.feerate = 3000 if n < 5 else 300
+        # A miner who never takes it.
+        block = core.generate_with(p2wpkh(b"\x02" + bytes(31) + b"\x63"), [], 0)
+        assert block
+        alice.follows()
+        assert alice.state is not None
+        flying = [s for s in alice.state.record.sweeps if s.tx.inputs[0].outpoint not in _spent(alice)]
+        rates.append(max((int(s.feerate) for s in flying if s.deadline is not None), default=0))
+    assert rates == sorted(rates) and rates[-1] > 10 * 3000
+    assert sum(1 for a, b in pairwise(rates) if b > a) >= 3
+    world.run_until_over(alice)
+
+
+def _spent(side: Side) -> set[object]:
+    assert side.state is not None
+    return {one.outpoint for done in side.state.record.confirmed for one in done.tx.inputs}
+
+
+# --- the signer -------------------------------------------------------------------------------------------------------
+
+
+def test_the_signer_signs_no_script_that_does_not_name_its_key(chain: Chain) -> None:
+    world = World.open(chain)
+    alice = world.alice
+    signer = alice.end.signer
+    secrets = signer._secrets(1)
+    keys = {name: getattr(secrets, name) for name in ("funding", "revocation", "payment", "delayed_payment", "htlc")}
+    tx = Tx(2, (TxIn(alice.end.record.funding.outpoint),), (TxOut(Sat(1), b""),), 0)
+
+    class Asking:
+        """An OweClaim that asks for something it should not."""
+
+        def __init__(self, one: InputOfClaim) -> None:
+            self.tx, self.inputs = tx, (one,)
+
+    funding = alice.end.record.funding
+    two_of_two = funding_script(funding.our_funding_pubkey, funding.their_funding_pubkey)
+    point = alice.end.record.our_points.points[-1]
+    for key in ClaimKey:
+        one = InputOfClaim(0, key, two_of_two, Sat(1_000_000), point, bytes(31) + b"\x05")
+        with pytest.raises(ForeignScript):
+            sign_claim(Asking(one), **keys)  # type: ignore[arg-type]
