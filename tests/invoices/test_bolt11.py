@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,13 @@ def test_numbers_in_groups_are_minimal() -> None:
 
 def test_the_payment_secret_stays_out_of_the_repr() -> None:
     assert "01010101" not in repr(made())
+
+
+@pytest.mark.parametrize("msat", [1, 10, 999, 10**18 + 1, 21 * 10**17 - 1, 21 * 10**17])
+def test_every_amount_that_can_be_owed_travels_in_a_payment_request(msat: int) -> None:
+    """The largest take twenty digits where they are no whole number of satoshis."""
+    invoice = bolt11.parse(next(case["given"]["invoice"] for case in CASES if case["expect"].get("valid")))
+    text = bolt11.sign(
+        replace(invoice, amount_msat=Msat(msat)), lambda digest: secp256k1.sign_recoverable(b"\1" * 32, digest)
+    )
+    assert bolt11.parse(text).amount_msat == msat
