@@ -22,7 +22,7 @@ SIGNATURE_GROUPS: Final = 104
 MAX_FIELD_GROUPS: Final = 1023
 
 _MSAT_PER_BTC: Final = 100_000_000 * MSAT_PER_SAT
-_HRP: Final = re.compile(r"ln(bcrt|tbs|tb|bc)(?:([0-9]{1,19})([a-z]?))?", re.ASCII)
+_HRP: Final = re.compile(r"ln(bcrt|tbs|tb|bc)(?:([0-9]{1,20})([a-z]?))?", re.ASCII)
 _MULTIPLIERS: Final = {"": 1, "m": 1_000, "u": 1_000_000, "n": 1_000_000_000, "p": 1_000_000_000_000}
 
 
