@@ -70,6 +70,7 @@ class Running:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.sent: list[tuple[ChannelId, Any]] = []
+        self.task: asyncio.Task[None] | None = None
         policy = RelayPolicy(0, 0, 40, Msat(1), Msat(10**9))
         views = {DOWN: ChannelView(DOWN, US.node_id, True, Msat(10**9), (SCID,), (policy,))}
         self.actor = PaymentsActor(
@@ -88,11 +89,11 @@ class Running:
     async def hears(self, *htlcs: HtlcCommitted) -> list[Any]:
         """What the channels are told when these HTLCs are committed."""
         self.sent.clear()
-        task = asyncio.create_task(self.actor.run())
+        if self.task is None:
+            self.task = asyncio.create_task(self.actor.run())
         for htlc in htlcs:
             self.actor.tell(Committed(htlc))
         await asyncio.wait_for(self.actor.settled(), 5)
-        task.cancel()
         return [event for _, event in self.sent]
 
 
