@@ -244,6 +244,17 @@ def test_ranges_that_do_not_meet_end_in_a_warning() -> None:
     assert not pair.bob.broadcasts and pair.bob.is_connected
 
 
+def test_ranges_that_meet_in_one_point_are_enough() -> None:
+    pair = Pair.opened()
+    proposal = negotiating(pair)
+    pair.alice.outbox.clear()
+    assert proposal.fee_range is not None and int(proposal.fee_range.min_fee_satoshis) < int(proposal.fee_satoshis)
+    least = proposal.fee_range.min_fee_satoshis
+    pair.bob.hears(replace(proposal, fee_range=FeeRange(Sat(0), least)))
+    (answer,) = (m for m in pair.bob.sent() if isinstance(m, ClosingSigned))
+    assert answer.fee_satoshis == least
+
+
 def bobs_answer(pair: Pair, fee: int, fee_range: FeeRange | None) -> ClosingSigned:
     """A validly signed ``closing_signed`` of Bob with any fee."""
     from salama.channel.closing import _closing_tx, _digest

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from salama.base.ids import HtlcRef, Side
-from salama.base.units import FeeratePerKw, Msat
+from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.base.values import replace as fast_replace
 from salama.channel.env import ChannelEnv, Feerates
 from salama.channel.events import Disconnect
-from salama.channel.limits import exposures
+from salama.channel.limits import count_exposures, exposures
 from salama.channel.state import Phase
 from salama.channel.views import HtlcState, balances, htlc_state, outcome, receivable, spendable
 from salama.testing.pair import End, Pair, default_env
@@ -119,3 +119,39 @@ def test_the_fast_replace_is_replace() -> None:
         assert type(changed) is type(value)
     with pytest.raises(KeyError):
         fast_replace(record, nonsense=1)  # type: ignore[call-arg]
+
+
+def test_the_totals_follow_every_single_message() -> None:
+    """With different dust limits on both sides, and HTLCs between them."""
+    pair = Pair.of()
+    pair.bob.env = replace(pair.bob.env, policy=replace(pair.bob.env.policy, dust_limit=Sat(900)))
+    pair.opens(1_000_000, 400_000_000)
+    pair.settle()
+    pair.confirms()
+    pair.settle()
+
+    def deliver_all() -> None:
+        while not pair.is_quiet():
+            for end in (pair.alice, pair.bob):
+                pair.deliver(end)
+                for each in (pair.alice, pair.bob):
+                    if each.link.exposures is not None:
+                        assert each.link.exposures == count_exposures(each.record, each.link)
+
+    amounts = (100_000, 354_000, 600_000, 899_999, 900_000, 5_000_000)
+    pair.alice.adds(*amounts)
+    pair.bob.adds(*amounts)
+    deliver_all()
+    pair.alice.fails_all()
+    pair.bob.settles_all()
+    deliver_all()
+    assert pair.alice.record.htlcs == {}
+
+
+def test_value_in_flight_up_to_the_peers_limit() -> None:
+    env = default_env()
+    pair = Pair.opened(env=replace(env, policy=replace(env.policy, max_in_flight_divisor=5)))
+    pair.alice.adds(150_000_000, 50_000_001, 50_000_000, 1)
+    assert [refusal.code for refusal in pair.alice.refused] == ["too_much_in_flight"] * 2
+    pair.settle()
+    assert [int(htlc.amount) for htlc in pair.bob.pending.values()] == [150_000_000, 50_000_000]

@@ -26,7 +26,15 @@ from salama.channel.events import (
     Send,
     WatchFunding,
 )
-from salama.channel.opening_rules import ANCHOR_ALIAS_TYPE, ANCHOR_TYPE, Offer, objection_to_accept, objection_to_open
+from salama.channel.opening_rules import (
+    ANCHOR_ALIAS_TYPE,
+    ANCHOR_TYPE,
+    Offer,
+    minimum_depth,
+    objection_to_accept,
+    objection_to_open,
+    to_self_delay,
+)
 from salama.channel.policy import DEFAULT_POLICY
 from salama.channel.state import Channel, Opening, OpeningStage, Phase
 from salama.channel.step import accept_inbound, open_channel, step
@@ -174,6 +182,10 @@ def test_terms_that_are_refused(words: str, changes: dict[str, Any], features: F
         ({"channel_flags": 1, "channel_type": ANCHOR_TYPE}, FEATURES),
         ({"upfront_shutdown_script": p2wpkh(b"\x02" + bytes(32))}, UPFRONT),
         ({"feerate_per_kw": FeeratePerKw(253)}, FEATURES),
+        ({"htlc_minimum_msat": Msat(100_000)}, FEATURES),
+        ({"channel_reserve_satoshis": Sat(50_000)}, FEATURES),
+        ({"max_htlc_value_in_flight_msat": 50_000_000}, FEATURES),
+        ({"max_accepted_htlcs": 5}, FEATURES),
         ({"max_htlc_value_in_flight_msat": (1 << 64) - 1}, FEATURES),
     ],
 )
@@ -181,6 +193,35 @@ def test_terms_at_the_edge_are_accepted(changes: dict[str, Any], features: Featu
     pair = Pair.of()
     message = replace(offer_of(pair), **changes)
     assert objection_to_open(Offer(message, CHAIN, features, features, 0, pair.bob.env)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "refuses_private"), [({"accept_private": False}, True), ({"accept_announced": False}, False)]
+)
+def test_a_node_may_want_only_one_kind(changes: dict[str, Any], refuses_private: bool) -> None:
+    pair = Pair.of()
+    env = replace(pair.bob.env, policy=replace(DEFAULT_POLICY, **changes))
+    for announce in (False, True):
+        message = offer_of(pair, announce=announce)
+        objection = objection_to_open(Offer(message, CHAIN, FEATURES, FEATURES, 0, env))
+        assert (objection != "") == (refuses_private != announce)
+
+
+def test_one_side_must_have_more_than_the_reserve() -> None:
+    pair = Pair.of()
+    message = replace(offer_of(pair), channel_reserve_satoshis=Sat(25_000), funding_satoshis=Sat(26_000))
+    loose = replace(pair.bob.env, policy=replace(DEFAULT_POLICY, max_their_reserve_divisor=1))
+    for push, is_fine in ((25_000_000, False), (0, False)):
+        offer = Offer(replace(message, push_msat=Msat(push)), CHAIN, FEATURES, FEATURES, 0, loose)
+        assert (objection_to_open(offer) == "") == is_fine
+    more = replace(message, funding_satoshis=Sat(27_000), push_msat=Msat(25_000_001))
+    assert "neither" not in objection_to_open(Offer(more, CHAIN, FEATURES, FEATURES, 0, loose))
+
+
+def test_delay_and_depth_grow_with_the_channel() -> None:
+    sizes = [Sat(n) for n in (20_000, 4_999_999, 5_000_000, 10_000_000, 16_777_215, 1_000_000_000)]
+    assert [minimum_depth(DEFAULT_POLICY, size) for size in sizes] == [3, 3, 4, 5, 6, 6]
+    assert [to_self_delay(DEFAULT_POLICY, size) for size in sizes] == [146, 701, 701, 1259, 2015, 2016]
 
 
 def test_one_peer_cannot_hold_many_openings() -> None:
@@ -481,3 +522,35 @@ def test_the_record_of_a_channel_is_not_an_opening() -> None:
     assert pair.alice.state is not None and pair.alice.state.record is None
     pair.settle()
     assert isinstance(pair.alice.state, Channel)
+
+
+def test_an_abandoned_opening_hears_nothing_and_does_nothing() -> None:
+    from salama.channel.events import CloseChannel
+
+    pair = Pair.of()
+    pair.opens(1_000_000, 0)
+    pair.deliver(pair.alice)
+    (accept,) = pair.bob.sent()
+    pair.alice.does(ForgetChannel("enough"))
+    assert pair.alice.state is not None
+    assert pair.alice.hears(accept) == []
+    with pytest.raises(CommandRefused, match="still being opened"):
+        step(pair.alice.state, CloseChannel(b""), pair.alice.env)
+
+
+def test_a_void_channel_that_was_failed_is_forgotten_by_the_accepter_alone() -> None:
+    pair = Pair.of()
+    pair.opens(1_000_000, 0)
+    pair.settle()
+    for end in (pair.alice, pair.bob):
+        end.hears(Error(channel_id=end.record.channel_id, data=b"no"))
+        assert end.record.phase is Phase.ON_CHAIN
+    pair.mines(2017)
+    assert (pair.alice.record.phase, pair.bob.record.phase) == (Phase.ON_CHAIN, Phase.CLOSED)
+    confirmed = Pair.of()
+    confirmed.opens(1_000_000, 0)
+    confirmed.settle()
+    confirmed.confirms(1)
+    confirmed.bob.hears(Error(channel_id=confirmed.bob.record.channel_id, data=b"no"))
+    confirmed.mines(3000)
+    assert confirmed.bob.record.phase is Phase.ON_CHAIN

@@ -141,8 +141,7 @@ def resolved_on_chain(channel: Channel, event: ResolvedOnChain, env: ChannelEnv)
 def is_mutual_close(record: ChannelRecord) -> bool:
     """Whether the funding was spent by a transaction that both of us signed to close; it carries no commitment
     number."""
-    if record.spend is None:
-        return False
+    assert record.spend is not None, "asked of a funding that is spent"
     params = record.params
     factor = obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment)
     return decode_commitment_number(record.spend.tx, factor) is None
