@@ -70,6 +70,8 @@ class World:
     parent: Parent | None = None
     stake: int = 0
     """Satoshis that depend on the parent's confirmation."""
+    alone: frozenset[OutPoint] = frozenset()
+    """Outputs that were refused in company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,12 @@ def is_urgent(claim: Claim, height: int) -> bool:
 def _must_split(sweep: Sweep, claims: Sequence[Claim], world: World) -> bool:
     if len(claims) < 2:
         return False
-    return bool(sweep.refused) or any(is_urgent(one, int(world.height)) for one in claims)
+    return any(one.outpoint in world.alone or is_urgent(one, int(world.height)) for one in claims)
+
+
+def is_about_fees(reason: str) -> bool:
+    """Whether a back-end refused a transaction for its price alone."""
+    return "fee" in reason
 
 
 def _groups(claims: Iterable[Claim], world: World) -> list[list[Claim]]:
@@ -162,7 +169,7 @@ def _groups(claims: Iterable[Claim], world: World) -> list[list[Claim]]:
                 anchors.append(one)
             else:
                 together[("anchor", one.outpoint)] = [one]
-        elif is_urgent(one, int(world.height)):
+        elif is_urgent(one, int(world.height)) or one.outpoint in world.alone:
             together[(one.outpoint,)] = [one]
         else:
             together.setdefault(_kind(one), []).append(one)
@@ -248,7 +255,7 @@ def _keep_or_bump(making: _Making, sweep: Sweep, claims: Sequence[Claim], world:
     extra = world.parent.weight if sweep.parent is not None and world.parent is not None else 0
     asked, most = _rate(claims, sweep.tx.weight + extra, world)
     least = int(sweep.feerate) * (100 + BUMP_PERCENT) // 100
-    if sweep.refused and "fee" in sweep.refused:
+    if is_about_fees(sweep.refused):
         # Somebody outbids us, or the floor has risen above what we know: do not wait for the schedule.
         asked = max(asked, least)
     if asked < least or least > most:

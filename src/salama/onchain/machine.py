@@ -25,7 +25,7 @@ from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.transactions import CommitmentTx
 from salama.channel.witnesses import funding_witness
 from salama.onchain import account
-from salama.onchain.bump import Parent, Plan, World, plan
+from salama.onchain.bump import Parent, Plan, World, is_about_fees, plan
 from salama.onchain.claims import Claim, claim_anchor
 from salama.onchain.events import (
     BlockSeen,
@@ -81,6 +81,7 @@ def new_state(channel: ChannelRecord, record: OnchainRecord | None = None) -> On
 
 def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Transition[OnchainState]:
     """Apply ``events``, then work everything out again. Nothing that a block holds makes it raise."""
+    old = state
     offered: dict[str, tuple[Coin, ...]] = {}
     rows: list[Row] = []
     for event in events:
@@ -104,6 +105,9 @@ def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Trans
             case _:
                 raise TypeError(f"onchain does not know {type(event).__name__}")
     if state.is_over:
+        return Transition(state, (), tuple(rows))
+    if all(isinstance(event, ClaimRefused) for event in events) and state.record.alone == old.record.alone:
+        # Offered again at the next block: asking at once would be answered alike.
         return Transition(state, (), tuple(rows))
     again = any(isinstance(event, BlockSeen | BlockUndone | Woken) for event in events)
     done = _settle(state, rows, offered, env, again)
@@ -138,11 +142,16 @@ def _without_block(record: OnchainRecord, height: BlockHeight) -> OnchainRecord:
 
 
 def _with_refusal(record: OnchainRecord, txid: Txid, reason: str) -> OnchainRecord:
-    if not any(one.tx.txid == txid for one in record.sweeps):
+    """One input that is not ours to spend any more spoils all: from now on each travels alone (immunity C13)."""
+    refused = next((one for one in record.sweeps if one.tx.txid == txid), None)
+    if refused is None:
         return record
     told = reason[:200]
-    sweeps = tuple(replace(one, refused=told) if one.tx.txid == txid else one for one in record.sweeps)
-    return record if sweeps == record.sweeps else replace(record, sweeps=sweeps)
+    sweeps = tuple(replace(one, refused=told) if one is refused else one for one in record.sweeps)
+    alone = record.alone
+    if len(refused.claims) > 1 and not is_about_fees(told):
+        alone = (*alone, *(outpoint for outpoint in refused.claims if outpoint not in alone))
+    return replace(record, sweeps=sweeps, alone=alone)
 
 
 def _with_preimages(state: OnchainState, tx: Tx, rows: list[Row]) -> OnchainState:
@@ -246,7 +255,15 @@ def _claim(
                 effects.append(owed_local_commitment(channel, channel.error or "force close"))
             commitment = local_commitment_tx(channel, channel.funding, channel.funding.local)
             claims, parent, stake = _child(channel, commitment, env)
-    world = World(env.height, env.feerate, channel.params.closing_script, offered, parent, stake)
+    world = World(
+        env.height,
+        env.feerate,
+        channel.params.closing_script,
+        offered,
+        parent,
+        stake,
+        frozenset(state.record.alone),
+    )
     confirmed = {one.tx.txid for one in state.record.confirmed}
     done = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid in confirmed)
     flying = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid not in confirmed)

@@ -56,6 +56,8 @@ class OnchainRecord:
     """Ids of outgoing HTLCs whose preimage was handed over."""
     failed: tuple[int, ...] = ()
     """Ids of outgoing HTLCs that were given up upstream."""
+    alone: tuple[OutPoint, ...] = ()
+    """Outputs that were refused together with others, and are claimed singly from then on."""
     noted: tuple[str, ...] = ()
     """What the account tells already."""
 
