@@ -143,10 +143,25 @@ def test_what_only_a_living_htlc_needs_is_cleared(tmp_path: Path) -> None:
         journal.commit_now([PutChannel(None, old)])
         journal.commit_now([PutChannel(old, record(of(htlc(2)), owes_signature=False))])
         rows = journal.read_now(
-            lambda c: c.execute("SELECT id, live, payload, state, payment_hash FROM htlcs").fetchall()
+            lambda c: c.execute("SELECT id, live, payload, state, payment_hash FROM htlcs ORDER BY id").fetchall()
         )
         assert rows[0] == (1, 0, None, None, b"\x01" * 32)
         assert rows[1][:2] == (2, 1) and len(rows[1][2]) == 1366
+
+
+def test_htlcs_of_the_past_leave_no_room_empty(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        old = record({})
+        journal.commit_now([PutChannel(None, old)])
+        for start in range(0, 600, 30):
+            busy = record(of(*[htlc(n) for n in range(start + 1, start + 31)]))
+            journal.commit_now([PutChannel(old, busy)])
+            old = record({})
+            journal.commit_now([PutChannel(busy, old)])
+        pages = journal.read_now(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        free = journal.read_now(lambda c: c.execute("PRAGMA freelist_count").fetchone()[0])
+        assert journal.read_now(lambda c: c.execute("SELECT count(*) FROM htlcs WHERE live = 0").fetchone()[0]) == 600
+        assert (pages - free) * 4096 / 600 < 700
 
 
 # --- rows that are wrong --------------------------------------------------------------------------------------------
