@@ -178,3 +178,16 @@ def test_commands_go_to_the_channel_of_the_htlc() -> None:
     world = waiting()
     world.does(world.to_us(100_000, 100_000))
     assert [e.channel_id for e in world.effects if isinstance(e, ToChannel)] == [UPSTREAM]
+
+
+def test_a_part_that_makes_it_more_than_twice_the_amount_is_not_taken() -> None:
+    world = waiting()
+    first, second = world.to_us(90_000, 100_000), world.to_us(120_000, 100_000)
+    world.does(first)
+    world.does(second)
+    assert [f.id for f in world.fails] == [second.ref.id]
+    assert code_of(world.fails[0], second) == 0x400F
+    # the others may still complete it
+    world.does(world.to_us(10_000, 100_000))
+    assert len(world.settles) == 2
+    assert int(next(iter(world.invoices.values())).received) == 100_000
