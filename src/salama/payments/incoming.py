@@ -60,6 +60,8 @@ def receive(work: Turn, htlc: HtlcArrived, payload: PaymentPayload) -> None:
     part = HeldPart(htlc.amount, htlc.cltv_expiry, htlc.shared_secret)
     held = IncomingSet(Msat(total), work.env.now, {}) if held is None else held
     held = replace(held, parts={**held.parts, htlc.ref: part})
+    if invoice.amount is not None and held.received > 2 * int(invoice.amount):
+        return fail_unknown_details(work, htlc)
     if held.received >= held.total:
         _claim(work, invoice, held)
     else:
