@@ -17,7 +17,7 @@ from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import TxOut
 from salama.channel.state import Channel, LinkState, Phase
 from salama.node.node import Node
-from salama.sim import faults, invariants
+from salama.sim import faults, hostile, invariants
 from salama.sim.machine import Machine, MachineDown
 from salama.sim.world import World
 from salama.storage.errors import StorageFault
@@ -35,6 +35,8 @@ class Size:
     """Faults a second; 0 for a world in which nothing breaks."""
     only: frozenset[str] = frozenset()
     """Kinds of faults allowed; empty for all."""
+    lies: float = 0.0
+    """Chance of each channel message of one hostile machine to be twisted; 0 for a world of honest ones."""
 
 
 SMALL = Size()
@@ -78,12 +80,18 @@ class Story:
         troubles = faults.Faults(world, self.size.faults, self.size.only)
         breaking = asyncio.ensure_future(troubles.run())
         await self._settle_in()
+        if self.size.lies:
+            liar = self.dice.choice(world.machines)
+            liar.is_hostile = True
+            liar.on_say = hostile.Liar(world, liar.name, self.size.lies).says
         await self._traffic()
         for task in (mining, breaking):
             if task.done():
                 await task  # it never ends by itself: this raises what ended it
         breaking.cancel()
         troubles.heal()
+        for machine in world.machines:
+            machine.on_say = None
         world.note("healing")
         await self._quiet("after the traffic")
         await self._close_some()
@@ -258,10 +266,15 @@ class Story:
             if machine.node is None or not machine.is_up:
                 found.append(f"{machine.name} is not up")
                 continue
-            found += [f"{machine.name} pays {h}" for h in machine.node.payments.state.payments]
+            if not self.size.lies:
+                found += [f"{machine.name} pays {h}" for h in machine.node.payments.state.payments]
             for actor in machine.node.channels.by_id.values():
                 channel = actor.state
                 if isinstance(channel, Channel) and channel.record.phase in (Phase.NORMAL, Phase.SHUTTING_DOWN):
+                    if self.size.lies:
+                        # A channel that went to the chain because of the liar keeps what it was part of waiting.
+                        if invariants.has_liar(self.world, channel.record) or channel.link_state is LinkState.READY:
+                            continue
                     name = f"{machine.name} {str(channel.record.channel_id)[:12]} {channel.record.phase.value}"
                     if channel.link_state is not LinkState.READY:
                         found.append(f"{name} is not connected")

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from salama.channel.state import ChannelRecord, Phase
-from salama.payments.records import ForwardStatus, InvoiceStatus, PaymentStatus
+from salama.payments.records import ForwardStatus, InvoiceStatus, Payment, PaymentStatus
 from salama.storage import queries
 
 if TYPE_CHECKING:
@@ -48,8 +48,14 @@ def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
         for commitment in (funding.local, funding.remote, funding.latest_remote):
             if commitment.spec.total != capacity:
                 world.problem(f"{machine.name}: {record.channel_id} holds {commitment.spec.total}, not {capacity}")
-    if record.phase is Phase.ON_CHAIN and _exists(world, record):
+    if record.phase is Phase.ON_CHAIN and _exists(world, record) and not has_liar(world, record):
         world.problem(f"{machine.name}: {record.channel_id} was force-closed: {record.error}")
+
+
+def has_liar(world: World, record: ChannelRecord) -> bool:
+    """Whether one end of the channel is hostile: then it may well be failed."""
+    ends = (record.params.our_node_id, record.params.their_node_id)
+    return any(machine.is_hostile for machine in world.machines if machine.node_id in ends)
 
 
 def _exists(world: World, record: ChannelRecord) -> bool:
@@ -69,9 +75,9 @@ def judge(world: World, tried: list[Tried]) -> None:
         is_sent = payment is not None and payment.status is PaymentStatus.SUCCEEDED
         if invoice is None:
             world.problem(f"{name}: the invoice was forgotten")
-        if payment is not None and payment.in_flight:
+        if payment is not None and payment.in_flight and not any(m.is_hostile for m in world.machines):
             world.problem(f"{name}: still in flight")
-        if is_paid != is_sent:
+        if is_paid != is_sent and not _excused(world, one, payment):
             world.problem(f"{name}: the payer says {payment and payment.status.value}, the payee paid={is_paid}")
         world.count("payments")
         if is_paid and invoice is not None:
@@ -91,7 +97,15 @@ def judge(world: World, tried: list[Tried]) -> None:
             if forward.status is ForwardStatus.SETTLED:
                 world.count("forwards settled")
                 flows[machine.name] += int(forward.amount_in) - int(forward.amount_out)
-    _balances(world, flows)
+    if not any(machine.is_hostile for machine in world.machines):
+        _balances(world, flows)
+
+
+def _excused(world: World, one: Tried, payment: Payment | None) -> bool:
+    """With a liar among us a payment may still wait for the chain, and the liar's own word counts for nothing."""
+    if one.payer.is_hostile or one.payee.is_hostile:
+        return True
+    return any(m.is_hostile for m in world.machines) and payment is not None and bool(payment.in_flight)
 
 
 def _balances(world: World, flows: dict[str, int]) -> None:

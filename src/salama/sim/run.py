@@ -72,10 +72,13 @@ def _range(text: str) -> range:
 @click.option("--steps", type=int, default=None, help="End after so many steps.")
 @click.option("--large", is_flag=True, help="5 to 20 nodes, more payments, more faults.")
 @click.option("--faults", type=float, default=None, help="Faults a second.")
+@click.option("--lies", type=float, default=0.0, help="Chance of a lie in each channel message of one machine.")
 @click.option("--only", default="", help="Kinds of faults, comma-separated.")
-def main(seeds: str, replay: bool, steps: int | None, large: bool, faults: float | None, only: str) -> None:
+def main(
+    seeds: str, replay: bool, steps: int | None, large: bool, faults: float | None, lies: float, only: str
+) -> None:
     """Run the world for every seed in SEEDS (7, or 1..500)."""
-    size = _size(LARGE if large else SMALL, faults, only)
+    size = _size(LARGE if large else SMALL, faults, lies, only)
     total: Counter[str] = Counter()
     points: Counter[str] = Counter()
     failed: list[int] = []
@@ -93,11 +96,11 @@ def main(seeds: str, replay: bool, steps: int | None, large: bool, faults: float
     sys.exit(1 if failed else 0)
 
 
-def _size(size: Size, faults: float | None, only: str) -> Size:
+def _size(size: Size, faults: float | None, lies: float, only: str) -> Size:
     from dataclasses import replace
 
     kinds = frozenset(kind for kind in only.split(",") if kind)
-    return replace(size, faults=size.faults if faults is None else faults, only=kinds)
+    return replace(size, faults=size.faults if faults is None else faults, only=kinds, lies=lies)
 
 
 def _sums(total: Counter[str], points: Counter[str], failed: list[int]) -> None:
