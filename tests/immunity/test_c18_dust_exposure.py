@@ -1,0 +1,86 @@
+"""C18 HTLCs too small for an output become miners' money (CVE-2021-41591, CVE-2021-41592, CVE-2021-41593)
+
+What failed: HTLCs below the trim limit were taken without bound, and a peer could raise that limit by its dust limit or
+by the fee rate; when the channel was closed all of them went to the miner.
+
+Defence: channel/limits.py:check_send_add and beyond_dust_exposure bound the sum in both commitments, the latter by
+having what arrives beyond it failed before a preimage is given away (payments/machine.py, must_fail);
+channel/opening_rules.py:their_dust_limit bounds the limit; with zero-fee HTLC transactions no fee rate moves it.
+
+Also: an HTLC of exactly the dust limit has an output (Electrum 4.8.1 #10820).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from salama.base.units import FeeratePerKw, Msat, Sat
+from salama.channel.commitments import local_commitment_tx, remote_commitment_tx
+from salama.channel.events import AddRefused
+from salama.channel.limits import _trim_floors, exposure_of
+from salama.channel.policy import DEFAULT_POLICY
+from salama.testing.pair import End, Pair, default_env
+
+LIMIT = 1_000_000
+TIGHT = replace(default_env(), policy=replace(DEFAULT_POLICY, max_dust_exposure=Msat(LIMIT)))
+
+
+def burnt(end: End) -> int:
+    """What miners would get from the worst commitment that may be published, in msat."""
+    record = end.record
+    specs = [record.funding.local.spec, record.funding.remote.spec, record.funding.latest_remote.spec]
+    return max(exposure_of(record, spec).dust for spec in specs)
+
+
+def test_what_we_offer_never_exceeds_the_limit() -> None:
+    pair = Pair.opened(env=TIGHT)
+    for _ in range(3):
+        pair.alice.adds(*[353_000] * 5)
+        pair.settle()
+    assert 353_000 * 2 <= burnt(pair.alice) <= LIMIT
+    refused = [e for e in pair.alice.effects if isinstance(e, AddRefused)]
+    assert len(refused) == 13 and {r.code for r in refused} == {"too_much_dust"}
+
+
+def test_what_a_peer_offers_beyond_it_must_fail() -> None:
+    """The peer's own limit is looser: we cannot keep it from offering, but we reveal nothing for the excess."""
+    pair = Pair.opened()
+    pair.bob.env = TIGHT
+    pair.alice.adds(*[353_000] * 2)
+    pair.settle()
+    assert [htlc.must_fail for htlc in pair.bob.pending.values()] == [False, False]
+    pair.alice.adds(*[353_000] * 10)
+    pair.settle()
+    assert [htlc.must_fail for htlc in pair.bob.pending.values()] == [False] * 2 + [True] * 10
+
+
+def test_large_htlcs_are_not_counted() -> None:
+    pair = Pair.opened(env=TIGHT)
+    pair.alice.adds(*[30_000_000] * 5)
+    pair.settle()
+    assert burnt(pair.alice) == 0 and not pair.alice.refused
+
+
+@pytest.mark.parametrize(("amount", "outputs"), [(353_999, 0), (354_000, 1), (354_001, 1)])
+def test_the_edge(amount: int, outputs: int) -> None:
+    """In both commitments: an HTLC equal to the dust limit has an output."""
+    pair = Pair.opened()
+    pair.alice.adds(amount)
+    pair.settle()
+    for end in (pair.alice, pair.bob):
+        record, funding = end.record, end.record.funding
+        assert len(local_commitment_tx(record, funding, funding.local).htlc_outputs) == outputs
+        assert len(remote_commitment_tx(record, funding, funding.remote).htlc_outputs) == outputs
+        assert burnt(end) == (0 if outputs else amount)
+
+
+@pytest.mark.parametrize("owner_is_us", [True, False])
+def test_no_fee_rate_moves_the_edge(owner_is_us: bool) -> None:
+    record = Pair.opened().alice.record
+    assert len({_trim_floors(record, owner_is_us, rate) for rate in (0, 253, 50_000, FeeratePerKw.MAX)}) == 1
+
+
+def test_a_peer_cannot_choose_a_dust_limit_that_makes_everything_dust() -> None:
+    assert DEFAULT_POLICY.max_their_dust_limit <= Sat(10_000)
