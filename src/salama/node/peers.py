@@ -201,8 +201,11 @@ class Peers:
             log.exception("%s: the connection failed", short(node_id))
         finally:
             timer.cancel()
-            self._gone(peer)
-            peer.flush()  # our last words, if the peer gave cause for any
+            try:
+                self._gone(peer)
+                peer.flush()  # our last words, if the peer gave cause for any
+            except Exception:
+                log.exception("%s: saying goodbye failed", short(node_id))
             await connection.close()
 
     def _may_stay(self, new: Connection, old: Peer | None) -> bool:
