@@ -65,6 +65,8 @@ log = logging.getLogger("salama.channels")
 
 SIGN_IN_THREAD = 8
 """Signatures in one request from which on they are made off the event loop."""
+OPENING_SECONDS = 120.0
+"""Time for all messages of an opening, the work of the opener's wallet included."""
 MAX_OPENINGS_PER_PEER = 8
 MAX_OPENINGS = 200
 """Channels before their first signature, of all peers together (immunity A4)."""
@@ -536,7 +538,14 @@ class Channels:
         actor = ChannelActor(self, state, node_id)
         self._openings[(node_id, state.channel_id)] = actor
         self._start(actor)
+        asyncio.get_running_loop().call_later(OPENING_SECONDS, self._give_up, actor)
         return actor
+
+    @staticmethod
+    def _give_up(actor: ChannelActor) -> None:
+        """Nothing counts before the funding is signed for: an opening that takes too long is forgotten."""
+        if isinstance(actor.state, Opening):
+            actor.tell(ForgetChannel("it was not agreed on in time"))
 
     def _drop_abandoned(self, actor: ChannelActor) -> None:
         state = actor.state
