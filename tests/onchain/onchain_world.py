@@ -280,7 +280,7 @@ class Side:
         utxos = self.world.chain.core.chain.coins
         free = [c for c in (*mine, *self.coins) if c.outpoint not in taken and c.outpoint in utxos]
         chosen = choose_coins(list(dict.fromkeys(free)), wanted.amount, wanted.feerate)
-        if chosen is None:
+        if not chosen:
             return CoinsMissing(wanted.purpose, "no coins")
         self.leases[wanted.purpose] = chosen
         return CoinsLeased(wanted.purpose, chosen)

@@ -10,7 +10,7 @@ from salama import __version__
 from salama.api import schema
 from salama.api.amounts import parse_amount
 from salama.api.server import Handler
-from salama.base.ids import PaymentHash, Preimage, Txid
+from salama.base.ids import ChannelId, MalformedId, PaymentHash, Preimage, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.bitcoin.address import MalformedAddress
@@ -25,6 +25,7 @@ from salama.node.addresses import parse_peer
 from salama.node.channels import ChannelActor
 from salama.node.graph import node_alias
 from salama.node.node import FEATURES, Node
+from salama.onchain.telling import sentence
 from salama.payments.records import ForwardStatus, Invoice, Payment, PutInvoice
 from salama.storage import queries
 from salama.storage.writes import PutPeer
@@ -405,6 +406,20 @@ class Methods:
         rows = await self.node.journal.read(lambda db: queries.events_after(db, params.after, params.limit))
         lines = [schema.Event(id=e.id, at=e.at, name=e.name, fields=e.fields) for e in rows]
         return schema.Events(events=lines, last_id=lines[-1].id if lines else params.after)
+
+    async def why(self, params: schema.WhyParams) -> schema.Why:
+        channel_id = self._channel_id(params.channel)
+        rows = await self.node.journal.read(lambda db: queries.events_of_channel(db, channel_id))
+        told = [schema.WhyLine(at=e.at, text=text) for e in rows if (text := sentence(e.name, e.fields))]
+        return schema.Why(channel_id=str(channel_id), lines=told)
+
+    def _channel_id(self, name: str) -> ChannelId:
+        """A channel by any of its names, one that is closed for good by its whole id."""
+        try:
+            closed = ChannelId.parse(name)
+        except MalformedId:
+            return ChannelId(self.node.channels.by_name(name).state.channel_id)
+        return closed
 
     async def decode(self, params: schema.DecodeParams) -> schema.Decoded:
         from salama.api.decoding import decode_item

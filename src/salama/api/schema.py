@@ -306,6 +306,21 @@ class Events(Result, frozen=True, kw_only=True):
     last_id: int
 
 
+class WhyParams(Params, frozen=True, kw_only=True):
+    channel: Annotated[str, Meta(description="id, short channel id, alias or funding outpoint of a channel")]
+
+
+class WhyLine(Result, frozen=True, kw_only=True):
+    at: int
+    """Unix seconds."""
+    text: str
+
+
+class Why(Result, frozen=True, kw_only=True):
+    channel_id: str
+    lines: list[WhyLine]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method as every face shows it. ``positional`` names the parameters that the terminal takes without a flag."""
@@ -372,6 +387,7 @@ METHODS: dict[str, Method] = {
         ),
         Method("counters", "How often it wrote, synced and signed since its start.", Nothing, Counters),
         Method("events", "What happened, oldest first, each event once and for ever.", EventsParams, Events),
+        Method("why", "What became of a channel and why, in words.", WhyParams, Why, ("channel",)),
         Method("stop", "Stop the node in good order.", Nothing, Done),
     )
 }  # fmt: skip

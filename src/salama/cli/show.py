@@ -27,7 +27,7 @@ def _text(name: str, value: Any) -> str:
 
 def _short(name: str, value: Any) -> str:
     text = _text(name, value)
-    return text[:10] + "…" if len(text) >= 64 else text
+    return text[:10] + "…" if len(text) >= 64 and " " not in text else text
 
 
 def _label(name: str) -> str:

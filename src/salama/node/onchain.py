@@ -301,7 +301,7 @@ class Onchain:
     async def _lease(self, actor: OnchainActor, wanted: LeaseCoins) -> None:
         try:
             chosen = choose_coins(self._free_coins(wanted.purpose), wanted.amount, wanted.feerate)
-            if chosen is None:
+            if not chosen:
                 log.warning("%s: no coins of %s sat for a fee", actor.name, wanted.amount)
                 actor.tell(CoinsMissing(wanted.purpose, "the wallet has no confirmed coins for the fee"))
                 return

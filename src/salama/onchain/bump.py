@@ -350,9 +350,17 @@ def _make_with_coins(
     change -= sum(int(s.value) for s in stages) + fee
     least = int(dust_limit(world.script))
     if change < (least if not stages else 0) or not coins:
-        need = fee + least - (int(claims[0].amount) if is_child else 0)
-        making.wanted.append(CoinsWanted(purpose, Sat(max(need, least)), FeeratePerKw(rate)))
-        return
+        if purpose not in world.offered:
+            need = fee + least - (int(claims[0].amount) if is_child else 0)
+            making.wanted.append(CoinsWanted(purpose, Sat(max(need, least)), FeeratePerKw(rate)))
+            return
+        # The wallet gave what it has: pay that, if a relay would take it at all.
+        fee += change - (least if not stages else 0)
+        lowest = fee_for(LOWEST, both) - paid_already
+        if not coins or fee < max(lowest, _outbid(weight, int(LOWEST), rivals)):
+            return
+        rate = (fee + paid_already) * 1000 // both
+        change = 0 if stages else least
     outputs = [*stages, TxOut(Sat(change), world.script)] if change >= least else list(stages)
     if change < least:
         fee += change

@@ -10,12 +10,15 @@ from salama.wallet.selection import INPUT_WEIGHT, fee_for
 
 MAX_COINS = 20
 """A claim that needs more is not urgent enough to gather dust for."""
+LAST_RESORT = 3
+"""Coins taken when all of them together cannot pay the rate asked for: better a poor fee than none."""
 
 
-def choose_coins(coins: Sequence[Coin], amount: Sat, feerate: FeeratePerKw) -> tuple[Coin, ...] | None:
-    """The smallest single coin that is worth ``amount`` after its own input, else the largest few; None if too poor.
+def choose_coins(coins: Sequence[Coin], amount: Sat, feerate: FeeratePerKw) -> tuple[Coin, ...]:
+    """The smallest single coin that is worth ``amount`` after its own input, else the largest few.
 
-    Coins keep no order that depends on chance, so that asking again for the same purpose gives the same.
+    If nothing suffices, the largest coins all the same: the claim then pays what they hold. Empty without any coin. The
+    order never depends on chance, so that asking again for the same purpose gives the same.
     """
     worth = sorted(
         ((int(c.value) - fee_for(feerate, INPUT_WEIGHT[c.key.kind]), c) for c in coins),
@@ -33,4 +36,5 @@ def choose_coins(coins: Sequence[Coin], amount: Sat, feerate: FeeratePerKw) -> t
         total += value
         if total >= int(amount):
             return tuple(chosen)
-    return None
+    largest = sorted(coins, key=lambda one: (-int(one.value), one.outpoint))
+    return tuple(largest[:LAST_RESORT])

@@ -1,0 +1,240 @@
+"""The plan of claims: fees that never fall, company that cannot harm, one bad input that frees the rest.
+
+Immunity C6, C12, C13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from salama.base.ids import OutPoint, PaymentHash, Preimage, Side, Txid
+from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat, Sat
+from salama.bitcoin.script import dust_limit, p2wpkh, p2wsh
+from salama.bitcoin.tx import TxOut
+from salama.channel.formats import ANCHORS
+from salama.channel.scripts import to_local_script
+from salama.channel.spec import SpecHtlc
+from salama.onchain.bump import (
+    BUDGET_PERCENT,
+    LOWEST,
+    PENALTY_BUDGET_PERCENT,
+    URGENT,
+    Parent,
+    World,
+    plan,
+    scheduled_feerate,
+)
+from salama.onchain.claims import Claim, Way
+from salama.onchain.coins import choose_coins
+from salama.onchain.state import Sweep
+from salama.wallet.coins import Coin
+from salama.wallet.keys import KeyPath
+
+KEY = b"\x02" + bytes(31) + b"\x01"
+SCRIPT = to_local_script(KEY, KEY, 144)
+OURS = p2wpkh(KEY)
+HEIGHT = 1000
+
+
+def outpoint(number: int) -> OutPoint:
+    return OutPoint(Txid(sha256(b"output %d" % number).digest()), number % 5)
+
+
+def coin(number: int, value: int) -> Coin:
+    return Coin(outpoint(10_000 + number), Sat(value), OURS, KeyPath("wpkh", 0, number), BlockHeight(1))
+
+
+def claim(number: int, way: Way, amount: int, deadline: int | None, expiry: int = 2000) -> Claim:
+    htlc = SpecHtlc(Side.INCOMING, number, Msat(amount * 1000), PaymentHash(bytes(32)), CltvExpiry(expiry))
+    is_second = way in (Way.TIMEOUT_TX, Way.SUCCESS_TX)
+    return Claim(
+        outpoint(number),
+        Sat(amount),
+        SCRIPT,
+        way,
+        0,
+        deadline,
+        locktime=expiry if way is Way.TIMEOUT_TX else 0,
+        htlc=htlc if way not in (Way.DELAYED, Way.PAYMENT, Way.ANCHOR) else None,
+        preimage=Preimage(bytes(32)),
+        their_signature=bytes(31) + b"\x01" + bytes(31) + b"\x01",
+        second_stage=TxOut(Sat(amount), p2wsh(SCRIPT)) if is_second else None,
+        revocation_pubkey=KEY if way is Way.PENALTY and number % 2 else b"",
+        format=ANCHORS,
+    )
+
+
+def world(height: int = HEIGHT, feerate: int = 1000, **more: object) -> World:
+    return replace(World(BlockHeight(height), FeeratePerKw(feerate), OURS), **more)  # type: ignore[arg-type]
+
+
+class Wallet:
+    """Gives whatever a plan asks for, and remembers it by purpose."""
+
+    def __init__(self, count: int = 60, value: int = 100_000) -> None:
+        self.coins = [coin(n, value) for n in range(count)]
+        self.leases: dict[str, tuple[Coin, ...]] = {}
+
+    def plan(self, claims: list[Claim], sweeps: tuple[Sweep, ...], now: World) -> tuple[Sweep, ...]:
+        """The sweeps in flight after this block."""
+        offered: dict[str, tuple[Coin, ...]] = {}
+        for _ in range(2):
+            made = plan("channel", claims, sweeps, replace(now, offered=offered))
+            if not made.wanted:
+                break
+            sweeps = (*made.kept, *(draft.sweep for draft in made.drafts))
+            for one in made.wanted:
+                held = {c.outpoint for c in self.leases.get(one.purpose, ())}
+                taken = {c.outpoint for coins in self.leases.values() for c in coins}
+                chosen = choose_coins(
+                    [c for c in self.coins if c.outpoint not in taken - held], one.amount, one.feerate
+                )
+                self.leases[one.purpose] = offered[one.purpose] = tuple(chosen)
+        return (*made.kept, *(draft.sweep for draft in made.drafts))
+
+
+WAYS = st.sampled_from([way for way in Way if way is not Way.ANCHOR])
+CLAIMS = st.lists(
+    st.tuples(WAYS, st.integers(400, 2_000_000), st.integers(-5, 200), st.sampled_from([990, 995])), max_size=12
+)
+
+
+def claims_of(raw: list[tuple[Way, int, int, int]]) -> list[Claim]:
+    patient = (Way.DELAYED, Way.PAYMENT)
+    return [
+        claim(n, way, amount, None if way in patient else HEIGHT + left, expiry)
+        for n, (way, amount, left, expiry) in enumerate(raw)
+    ]
+
+
+def fee_of(sweep: Sweep, claims: list[Claim]) -> int:
+    values = {one.outpoint: int(one.amount) for one in claims} | {c.outpoint: int(c.value) for c in sweep.coins}
+    return sum(values[i.outpoint] for i in sweep.tx.inputs) - sum(int(o.value) for o in sweep.tx.outputs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CLAIMS, st.integers(253, 60_000))
+def test_a_plan_is_sound(raw: list[tuple[Way, int, int, int]], feerate: int) -> None:
+    """Every output is claimed at most once, in company that fits, within its budget, and nothing becomes dust."""
+    claims = claims_of(raw)
+    by = {one.outpoint: one for one in claims}
+    sweeps = Wallet().plan(claims, (), world(feerate=feerate))
+    claimed = [o for sweep in sweeps for o in sweep.claims]
+    assert len(claimed) == len(set(claimed))
+    for sweep in sweeps:
+        group = [by[o] for o in sweep.claims]
+        assert [i.outpoint for i in sweep.tx.inputs][: len(group)] == list(sweep.claims)
+        assert fee_of(sweep, claims) == sweep.fee >= 0
+        assert all(int(o.value) >= int(dust_limit(o.script)) for o in sweep.tx.outputs)
+        for index, one in enumerate(group):
+            if one.second_stage is not None:
+                assert sweep.tx.outputs[index] == one.second_stage, "input i beside output i"
+        assert len({one.way for one in group} - {Way.DELAYED, Way.PAYMENT, Way.ANCHOR}) <= 1
+        assert len({one.is_pinnable for one in group}) == 1, "what the peer can spend never travels with what it cannot"
+        if Way.TIMEOUT_TX in {one.way for one in group}:
+            assert {one.locktime for one in group} == {sweep.tx.locktime}
+        if len(group) > 1:
+            assert all(one.deadline is None or one.deadline - HEIGHT >= URGENT for one in group)
+        share = PENALTY_BUDGET_PERCENT if group[0].way is Way.PENALTY else BUDGET_PERCENT
+        value = sum(int(one.amount) for one in group)
+        cheapest = int(LOWEST) * (sweep.tx.weight + 300 * len(sweep.tx.inputs)) // 1000 + 400
+        assert int(sweep.fee) <= max(value * share // 100 + 400, cheapest)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CLAIMS, st.lists(st.tuples(st.integers(253, 40_000), st.sets(st.integers(0, 11), max_size=2)), max_size=25))
+def test_the_rate_of_an_output_never_falls(
+    raw: list[tuple[Way, int, int, int]], blocks: list[tuple[int, set[int]]]
+) -> None:
+    """Whatever the market does, and whichever outputs the peer takes away in between (C12)."""
+    claims = claims_of(raw)
+    wallet, sweeps = Wallet(), tuple[Sweep, ...]()
+    best: dict[OutPoint, int] = {}
+    sizes: dict[OutPoint, int] = {}
+    for passed, (feerate, gone) in enumerate(blocks):
+        claims = [one for n, one in enumerate(claims) if n not in gone]
+        before = sweeps
+        sweeps = wallet.plan(claims, sweeps, world(HEIGHT + passed, feerate))
+        for sweep in sweeps:
+            for one in sweep.claims:
+                if len(sweep.claims) == sizes.get(one, 1):
+                    # Whose company left may have lost the budget for the old rate, not the will.
+                    assert int(sweep.feerate) >= best.get(one, 0) - 1
+                best[one], sizes[one] = int(sweep.feerate), len(sweep.claims)
+            rivals = [s for s in before if set(s.claims) & set(sweep.claims) and s.tx.txid != sweep.tx.txid]
+            valid = [s for s in rivals if all(any(c.outpoint == o for c in claims) for o in s.claims)]
+            if valid and not sweep.coins:
+                assert int(sweep.fee) > max(int(s.fee) for s in valid), "what replaces must pay more"
+
+
+@given(st.integers(253, 100_000), st.integers(253, 1_000_000), st.integers(0, 300))
+def test_the_schedule_rises_with_height(market: int, most: int, left: int) -> None:
+    rates = [scheduled_feerate(market, most, 1000, 1000 - n) for n in range(left, -3, -1)]
+    assert rates == sorted(rates)
+    assert rates[-1] == (most if most > market else min(market, most))
+    assert scheduled_feerate(market, most, None, 5) == min(market, most)
+
+
+def test_one_bad_input_is_ejected_at_once() -> None:
+    """C13, C6: together until one is taken away; the others go on in the same block, at no lower rate."""
+    claims = [claim(2 * n + 1, Way.PENALTY, 50_000, HEIGHT + 100) for n in range(5)]
+    (together,) = Wallet().plan(claims, (), world())
+    assert len(together.claims) == 5
+    left = claims[1:]
+    (rest,) = Wallet().plan(left, (together,), world(HEIGHT + 1, 500))
+    assert set(rest.claims) == {one.outpoint for one in left} and rest.feerate >= together.feerate
+    alone = world(HEIGHT + 1, alone=frozenset(one.outpoint for one in claims))
+    assert sorted(len(s.claims) for s in Wallet().plan(claims, (together,), alone)) == [1] * 5
+
+
+def test_penalties_part_before_the_deadline() -> None:
+    """B5.08: together while there is time, each on its own from ``security_delay`` on."""
+    claims = [claim(n, Way.PENALTY, 50_000, HEIGHT + 30) for n in range(6)]
+    early = Wallet().plan(claims, (), world())
+    assert sorted(len(s.claims) for s in early) == [3, 3], "those that the cheater can pin, and those that it cannot"
+    assert Wallet().plan(claims, early, world(HEIGHT + 12)) == early
+    late = Wallet().plan(claims, early, world(HEIGHT + 13))
+    assert sorted(len(s.claims) for s in late) == [1] * 6
+    assert all(int(s.fee) > max(int(e.fee) for e in early) for s in late), "each outbids the one that it was in"
+
+
+def test_what_is_in_flight_is_left_alone_when_more_becomes_claimable() -> None:
+    first = [claim(1, Way.DELAYED, 500_000, None)]
+    (flying,) = Wallet().plan(first, (), world())
+    sweeps = Wallet().plan([*first, claim(2, Way.DELAYED, 400_000, None)], (flying,), world(HEIGHT + 3))
+    assert flying in sweeps and len(sweeps) == 2
+
+
+def test_a_dear_market_is_waited_out_by_who_has_time() -> None:
+    claims = [claim(1, Way.DELAYED, 20_000, None)]
+    made = plan("c", claims, (), world(feerate=50_000))
+    assert not made.drafts and made.uneconomic == tuple(claims)
+    assert Wallet().plan(claims, (), world(feerate=1000))
+
+
+def test_a_child_pays_for_its_parent_once_and_no_more_than_half_of_what_is_at_stake() -> None:
+    anchor = claim(1, Way.ANCHOR, 330, HEIGHT + 40)
+    parent = Parent(Txid(bytes(32)), 1000, Sat(253))
+    now = world(feerate=20_000, parent=parent, stake=1_000_000)
+    (child,) = Wallet().plan([anchor], (), now)
+    assert child.parent == parent.txid
+    weight = child.tx.weight + 300
+    assert (int(child.fee) + 253) * 1000 >= 20_000 * (weight - 300 + 1000)
+    assert Wallet().plan([anchor], (child,), now) == (child,)
+    poor = replace(now, stake=400)
+    assert not Wallet().plan([anchor], (), poor)
+    assert not Wallet().plan([anchor], (child,), replace(now, parent=None)), (
+        "an anchor alone is not worth a transaction"
+    )
+
+
+def test_coins_are_chosen_sparingly() -> None:
+    coins = [coin(n, value) for n, value in enumerate((500, 3_000, 9_000, 40_000))]
+    assert choose_coins(coins, Sat(2_000), FeeratePerKw(1000)) == (coins[1],)
+    assert choose_coins(coins, Sat(45_000), FeeratePerKw(1000)) == (coins[3], coins[2])
+    assert choose_coins(coins, Sat(60_000), FeeratePerKw(1000)) == (coins[3], coins[2], coins[1]), "what there is"
+    assert choose_coins([], Sat(0), FeeratePerKw(1000)) == ()
