@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from salama.channel.events import (
 from salama.crypto.hashes import sha256
 from salama.crypto.secp256k1 import public_key
 from salama.gossip.graph import Graph
+from salama.invoices import bolt11
+from salama.invoices.bolt11 import HintHop
 from salama.node.channels import ChannelActor
 from salama.node.payments import Committed, PaymentsActor
 from salama.onion.sphinx import make_onion
@@ -35,6 +38,7 @@ from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import PutChannel
 from salama.testing.pair import Pair
+from salama.wire.features import BASIC_MPP, PAYMENT_SECRET, VAR_ONION_OPTIN, Features
 from salama.wire.onion import PaymentPayload
 
 US = LocalSigner(b"the node under test" * 2)
@@ -175,6 +179,48 @@ def test_an_onion_that_nobody_can_open_does_not_stop_the_payments(journal: Journ
         assert [(type(e), e.failure_code) for e in events] == [(FailMalformedHtlc, c) for c in packets.values()]
         (event,) = await running.hears(committed(30, b"\x09" * 32))
         assert isinstance(event, AddHtlc)
+
+    asyncio.run(main())
+
+
+def test_a_payment_found_at_start_up_keeps_the_hints_of_its_invoice(journal: Journal) -> None:
+    """Without them, and without parts, a part that never left could not be tried again."""
+    hint = HintHop(NEXT, SCID, 1000, 100, 40)
+    request = bolt11.sign(
+        bolt11.Invoice(
+            network=REGTEST,
+            timestamp=1_700_000_000,
+            payment_hash=HASH,
+            payment_secret=bytes(32),
+            payee=US.node_id,
+            amount_msat=Msat(1000),
+            description="",
+            expiry=3600,
+            min_final_cltv_expiry=18,
+            route_hints=((hint,),),
+            features=Features.of(mandatory=(PAYMENT_SECRET, VAR_ONION_OPTIN), optional=(BASIC_MPP,)),
+        ),
+        US.sign_recoverable,
+    )
+    one = Payment(
+        payment_hash=HASH,
+        payee=US.node_id,
+        invoice=request,
+        payment_secret=bytes(32),
+        payment_metadata=None,
+        amount=Msat(1000),
+        max_fee=Msat(100),
+        final_cltv_delta=18,
+        created=1,
+        deadline=2_000_000_000,
+    )
+    other = replace(one, payment_hash=PaymentHash(b"\x05" * 32), invoice="an invoice of another age")
+
+    async def main() -> None:
+        await journal.commit([PutPayment(one), PutPayment(other)])
+        found = Running(journal).actor.state.payments
+        assert (found[HASH].hints, found[HASH].multi_part) == (((hint,),), True)
+        assert (found[other.payment_hash].hints, found[other.payment_hash].multi_part) == ((), False)
 
     asyncio.run(main())
 

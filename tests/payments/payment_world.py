@@ -75,6 +75,7 @@ class World:
     payments: dict[PaymentHash, Payment] = field(default_factory=dict)
     spendable: int = 300_000_000
     ready: bool = True
+    sibling_ready: bool = True
     policies: tuple[RelayPolicy, ...] = (POLICY,)
     routes: list[Route | NoRoute] = field(default_factory=list)
     """What the router finds, in turn."""
@@ -87,7 +88,7 @@ class World:
     def env(self) -> PaymentsEnv:
         views = {
             DOWNSTREAM: ChannelView(DOWNSTREAM, NEXT, self.ready, Msat(self.spendable), (DOWN_SCID,), self.policies),
-            SIBLING: ChannelView(SIBLING, NEXT, True, Msat(50_000_000), (SIBLING_SCID,), (POLICY,)),
+            SIBLING: ChannelView(SIBLING, NEXT, self.sibling_ready, Msat(50_000_000), (SIBLING_SCID,), (POLICY,)),
         }
         return PaymentsEnv(
             now=self.now,

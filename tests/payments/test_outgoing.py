@@ -257,3 +257,24 @@ def test_what_cannot_be_paid_in_full_is_not_begun() -> None:
     assert end.payment.failure_code == "no_route"
     assert (world.adds, world.state.origins) == ([], {})
     assert (end.payment.parts, end.payment.next_part) == ((), 0)
+
+
+def test_after_a_restart_a_lost_part_waits_for_the_channels_to_come_back() -> None:
+    world = paying(route(), route())
+    world.restarts()
+    world.ready = world.sibling_ready = False
+    world.forgets()
+    world.does(Ticked())
+    assert world.effects == []
+    world.ready = True
+    world.does(Ticked())
+    assert [a.origin for a in world.adds] == [PartOrigin(HASH, 1).encode()]
+
+
+def test_a_lost_part_does_not_wait_beyond_the_deadline() -> None:
+    world = paying(route(), route())
+    world.restarts()
+    world.ready = world.sibling_ready = False
+    world.now += 60
+    world.does(Ticked())
+    assert finished(world)[0].payment.failure_code == "timeout"
