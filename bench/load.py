@@ -108,8 +108,9 @@ def settled(payer: LocalNode, payee: LocalNode) -> tuple[int, int]:
 
 
 def database_bytes(node: LocalNode) -> int:
-    """Size of the database with what its log holds."""
-    return int(ask_database(node, "PRAGMA page_count")) * int(ask_database(node, "PRAGMA page_size"))
+    """Size of the database with what its log holds, without the pages that are free to be used again."""
+    pages = int(ask_database(node, "PRAGMA page_count")) - int(ask_database(node, "PRAGMA freelist_count"))
+    return pages * int(ask_database(node, "PRAGMA page_size"))
 
 
 def run(nodes: Sequence[LocalNode], amount: str, count: int, in_flight: int) -> Run:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from bench.load import make_invoices, percentile
-from bench.machine import resident_kb
+from bench.machine import cpu_seconds, resident_kb
 from bench.payments import NON_DUST, line_of
 from salama.base.ids import ChannelId, NodeId, OutPoint, PaymentHash, ShortChannelId, Txid
 from salama.crypto import secp256k1
@@ -26,7 +26,7 @@ from salama.storage import queries
 from salama.storage.database import DATABASE_NAME
 from salama.storage.journal import Journal
 from salama.storage.writes import PAYMENT, PutChannel
-from salama.testing.network import LocalNetwork, LocalNode
+from salama.testing.network import LocalNetwork, LocalNode, until
 
 CHANNELS: Final = 1000
 STARTS: Final = 5
@@ -96,12 +96,14 @@ def _start(network: LocalNetwork, node: LocalNode) -> float:
 
 def _starts(network: LocalNetwork, node: LocalNode) -> tuple[dict[str, float], int]:
     """Seconds from the process's start to its first answer, and its resident kilobytes then."""
-    seconds, resident = [], 0
+    seconds, cpu, resident = [], [], 0
     for _ in range(STARTS):
         seconds.append(_start(network, node))
+        cpu.append(cpu_seconds(node.child.pid))
         resident = resident_kb(node.child.pid)
         network.stop(node)
     figures = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+    figures["cpu_s"] = min(cpu)
     return {name: round(value, 3) for name, value in figures.items()}, resident
 
 
@@ -109,18 +111,20 @@ def starting(past: int, say: Say) -> dict[str, dict[str, Any]]:
     """Rows e and f: a start with one channel, with ``CHANNELS``, and then with ``past`` payments as well."""
     with line_of("alice", "bob") as (network, (alice, bob)):
         alice.pays(bob, NON_DUST)
+        until("the payment's HTLC is gone", alice.is_at_rest)
         network.stop(bob)
         network.stop(alice)
         one, small = _starts(network, alice)
-        say(f"e: ready with 1 channel after {one['median_s']} s")
+        say(f"e: ready with 1 channel after {one['median_s']} s (cpu {one['cpu_s']} s)")
         add_channels(alice, CHANNELS)
         many, large = _starts(network, alice)
         per_channel = (large - small) / CHANNELS
-        say(f"e: ready with {CHANNELS} more after {many['median_s']} s; f: {per_channel:.1f} kB each")
+        say(f"e: ready with {CHANNELS} more after {many['median_s']} s (cpu {many['cpu_s']} s)")
+        say(f"f: {per_channel:.1f} kB for each channel")
         add_payments(alice, past)
         old, _ = _starts(network, alice)
         adds = old["median_s"] / many["median_s"] - 1
-        say(f"e: and with {past} past payments after {old['median_s']} s ({adds:+.1%})")
+        say(f"e: and with {past} past payments after {old['median_s']} s ({adds:+.1%}; cpu {old['cpu_s']} s)")
     return {
         "e": {
             "ready_1_channel": one,
@@ -128,6 +132,7 @@ def starting(past: int, say: Say) -> dict[str, dict[str, Any]]:
             "ready_with_past": old,
             "past_payments": past,
             "past_adds_percent": round(adds * 100, 1),
+            "past_adds_cpu_percent": round((old["cpu_s"] / many["cpu_s"] - 1) * 100, 1),
         },
         "f": {
             "kb_per_own_channel": round(per_channel, 2),
