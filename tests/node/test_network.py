@@ -146,7 +146,7 @@ def test_invoices_that_cannot_be_paid(trio: Trio) -> None:
     assert refusal(trio.alice, "pay", request=good, amount="10sat") == "amount_given"
     assert refusal(trio.alice, "pay", request=good, max_fee="a lot") == "bad_amount"
     # none of this has spoilt it
-    assert trio.alice.call("pay", request=good)["status"] == "succeeded"
+    assert trio.alice.call("pay", request=f" LIGHTNING:{good.upper()}\n")["status"] == "succeeded"
     assert refusal(trio.alice, "pay", request=good) == "already_paid"
 
 
