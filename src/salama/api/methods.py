@@ -317,7 +317,8 @@ class Methods:
     async def pay(self, params: schema.PayParams) -> schema.Paid:
         node, started = self.node, self.node.outside.monotonic()
         try:
-            invoice = bolt11.parse(params.request.strip().removeprefix("lightning:"), networks=(node.config.network,))
+            request = _bare(params.request)
+            invoice = bolt11.parse(request, networks=(node.config.network,))
         except bolt11.InvalidInvoice as invalid:
             raise CommandRefused(
                 "invalid_invoice", f"This is no invoice that can be paid: {invalid.reason}.", "Ask for a new one."
@@ -333,7 +334,7 @@ class Methods:
         payment = Payment(
             payment_hash=invoice.payment_hash,
             payee=invoice.payee,
-            invoice=params.request,
+            invoice=request,
             payment_secret=invoice.payment_secret,
             payment_metadata=invoice.metadata,
             amount=amount,
@@ -450,6 +451,12 @@ def _before(cursor: str) -> int | None:
 
 def _cursor(older: int | None) -> str:
     return "" if older is None else str(older)
+
+
+def _bare(request: str) -> str:
+    """A payment request without what links and copying put round it."""
+    request = request.strip()
+    return request[10:] if request[:10].lower() == "lightning:" else request
 
 
 def _amount_of(invoice: bolt11.Invoice, given: str) -> Msat:

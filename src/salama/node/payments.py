@@ -14,6 +14,7 @@ from salama.channel.events import HtlcCommitted, Origin
 from salama.crypto.hashes import sha256
 from salama.crypto.secp256k1 import InvalidPoint
 from salama.gossip.graph import Graph
+from salama.invoices import bolt11
 from salama.invoices.bolt11 import HintHop
 from salama.node.actor import Actor
 from salama.node.outside import Outside
@@ -29,8 +30,18 @@ from salama.signer.local import LocalSigner
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, RememberOnion
+from salama.wire.features import BASIC_MPP
 
 log = logging.getLogger("salama.payments")
+
+
+def found_pending(payment: Payment) -> Outgoing:
+    """A payment that start-up finds, with what its invoice says about ways to the payee."""
+    try:
+        invoice = bolt11.parse(payment.invoice)
+    except bolt11.InvalidInvoice:
+        return Outgoing(payment)
+    return Outgoing(payment, invoice.route_hints, invoice.features.has(BASIC_MPP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class PaymentsActor(Actor[PaymentsState]):
         to_channel: Callable[[ChannelId, Event], None],
         outside: Outside | None = None,
     ) -> None:
-        super().__init__("payments", resume([Outgoing(p) for p in pending], origins), journal)
+        super().__init__("payments", resume([found_pending(p) for p in pending], origins), journal)
         self._signer, self.graph, self.scorer = signer, graph, scorer
         self._outside = outside or Outside()
         self._height, self._channels, self._by_scid, self._to_channel = height, channels, by_scid, to_channel

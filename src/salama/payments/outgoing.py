@@ -200,6 +200,8 @@ def tick(work: Turn) -> None:
         if not lost:
             continue
         payment = outgoing.payment
+        if work.env.now < payment.deadline and not any(view.ready for view in work.env.channels.values()):
+            continue  # nobody is on the line yet
         for part in lost:
             payment = _with_part(payment, replace(part, status=PartStatus.FAILED, failure="not_sent"))
         _continue(work, replace(outgoing, payment=payment), give_up=False)
