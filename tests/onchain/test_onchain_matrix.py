@@ -1,7 +1,8 @@
 """The golden matrix (immunity C8): whose commitment, who offered, how it ends, dust or one or several alike.
 
 Each case runs on Bitcoin Core's consensus, with no transaction of ours refused and every satoshi found again; some with
-a restart at every block and with reorganisations (C9), all of them in the full counts.
+a restart at every block and with reorganisations (C9), all of them in the full counts. Holds B5.01, B5.02, B5.04,
+B5.05, B5.08 and B5.10.
 """
 
 from __future__ import annotations

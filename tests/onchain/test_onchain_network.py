@@ -1,4 +1,4 @@
-"""Closes between real processes on a real chain: an HTLC in flight, and a node that cheats with an old database."""
+"""Closes between real processes on a real chain: an HTLC in flight, a cheat with an old database (B5.08, B2.49)."""
 
 from __future__ import annotations
 

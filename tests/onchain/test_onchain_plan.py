@@ -1,6 +1,6 @@
 """The plan of claims: fees that never fall, company that cannot harm, one bad input that frees the rest.
 
-Immunity C6, C12, C13.
+Immunity C6, C12, C13; B5.08 to B5.11.
 """
 
 from __future__ import annotations
