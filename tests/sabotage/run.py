@@ -3,6 +3,7 @@
     python -m tests.sabotage.run                 every patch
     python -m tests.sabotage.run NAME...         these (names of files in patches/, or the beginnings of such)
     python -m tests.sabotage.run --list          what there is, without running anything
+    python -m tests.sabotage.run --check         only whether every patch still applies
 
 An error is: a patch that does not apply, a named test that is red without the patch or does not exist, and a named test
 that stays green with it. The status is 0 only if there was none.
@@ -205,6 +206,21 @@ def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
             return list(pool.map(one, patches))
 
 
+def check(patches: Sequence[Patch]) -> int:
+    """Name every patch that does not apply any more."""
+    with tempfile.TemporaryDirectory(prefix="salama-sabotage-") as directory:
+        copy = Copy(_made(Path(directory) / "0"))
+        refusals = {}
+        for patch in patches:
+            refusals[patch.name] = copy.apply(patch)
+            copy.restore(patch)
+    bad = {name: refusal for name, refusal in refusals.items() if refusal}
+    for name, refusal in bad.items():
+        print(f"{name} does not apply:\n{refusal}")
+    print(f"{len(patches) - len(bad)} of {len(patches)} patches apply")
+    return 1 if bad else 0
+
+
 def _made(directory: Path) -> Path:
     directory.mkdir()
     return directory
@@ -229,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sabotage.run", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="patches, by the beginning of their names; default all")
     parser.add_argument("--list", action="store_true", help="only show what there is")
+    parser.add_argument("--check", action="store_true", help="only see whether they apply")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many at a time")
     chosen = parser.parse_args(arguments)
     try:
@@ -237,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for patch in patches:
                 print(f"{patch.name}: {patch.promise}")
             return 0
+        if chosen.check:
+            return check(patches)
         return show(run(patches, max(1, chosen.jobs)))
     except BadPatch as problem:
         print(f"sabotage: {problem}", file=sys.stderr)
