@@ -55,6 +55,7 @@ from salama.node.peers import Peer, Peers
 from salama.node.wallet import WalletActor
 from salama.payments.views import ChannelView, RelayPolicy
 from salama.signer.local import LocalSigner
+from salama.signer.verifying import SharedVerifier
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue
@@ -192,6 +193,7 @@ class Channels:
         self.journal, self.signer, self.wallet, self.broadcaster = journal, signer, wallet, broadcaster
         self.policy, self.our_features, self.chain_hash = policy, our_features, chain_hash
         self._tasks = tasks
+        self._verify = SharedVerifier()
         self.outside = outside or Outside()
         self._next_key_index = next_key_index
         self.peers: Peers
@@ -221,6 +223,7 @@ class Channels:
             self.height,
             Feerates(self.feerate, self.feerate),
             self.policy,
+            self._verify,
             minds_deadlines=self.minds_deadlines,
         )
 
