@@ -26,7 +26,7 @@ def test_networks_survive_everything():
     results = [run_seed(seed, TINY) for seed in range(1, 21)]
     assert {r.seed: r.problems for r in results if r.problems} == {}
     counts, points = _sums(results)
-    assert counts["succeeded"] >= 0.6 * counts["payments"] > 200
+    assert counts["succeeded"] >= 0.6 * counts["payments"] > 150
     assert counts["power cut at a line"] + counts["power cut when idle"] >= 100
     assert len(points) >= 40
     assert counts["forwards settled"] > 50

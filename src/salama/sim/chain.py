@@ -44,6 +44,8 @@ class Bitcoin:
         self.refused: list[tuple[str, Tx, str]] = []
         """What nodes offered and policy or consensus did not take: by whom, what, why."""
         self.published: dict[Txid, Tx] = {}
+        self.on_offer: Callable[[str, Tx], None] = lambda who, tx: None
+        """Called with every transaction that a node offers, before it is judged."""
         self.watchers: list[Callable[[], None]] = []
         """Called at every change of the tip."""
         self._faucets = 0
@@ -99,6 +101,7 @@ class Bitcoin:
 
     def offer(self, who: str, tx: Tx) -> BroadcastResult:
         """A node's transaction for the mempool."""
+        self.on_offer(who, tx)
         if tx.txid in self.state.places or tx.txid in self.pool.entries:
             return BroadcastResult(True, already_known=True)
         try:
@@ -178,6 +181,8 @@ class SimBackend:
 
     async def submit_package(self, txs: Sequence[Tx]) -> BroadcastResult:
         await self._ask()
+        for tx in txs:
+            self._chain.on_offer(self._machine.name, tx)
         outcome = self._chain.pool.accept_package(txs)
         for tx in txs:
             if tx.txid in self._chain.pool.entries:

@@ -40,7 +40,7 @@ class Size:
 
 
 SMALL = Size()
-LARGE = Size(nodes=(5, 20), payments=150, seconds=60.0, faults=1.5)
+LARGE = Size(nodes=(5, 20), payments=100, seconds=40.0, faults=1.5)
 
 
 @dataclass(slots=True)
@@ -69,6 +69,7 @@ class Story:
         world = self.world
         books = invariants.Books(world)
         world.check = books.check
+        world.chain.on_offer = lambda who, tx: invariants.check_offer(world, who, tx)
         for _ in range(self.dice.randint(*self.size.nodes)):
             world.add_machine()
         self._draw_edges()
@@ -239,7 +240,7 @@ class Story:
     async def _quiet(self, when: str) -> None:
         """With everybody connected and nothing broken, all that was begun must come to an end."""
         await self._all_up()
-        for at in range(150):
+        for at in range(75):
             if at % 10 == 0:
                 await self._reconnect()
             if not (unrest := self._unrest()):

@@ -10,6 +10,22 @@ from salama.base.units import FeeratePerKw
 from salama.sim.machine import Machine
 from salama.sim.world import World
 
+KINDS = (
+    "fuse",
+    "plug",
+    "cut",
+    "cut at a message",
+    "silence",
+    "part",
+    "disk write",
+    "disk commit",
+    "slow disk",
+    "back-end",
+    "reorganisation",
+    "feerate",
+    "clock",
+)
+
 
 class Faults:
     """Breaks something at random moments. Each kind counts as it takes effect."""
@@ -32,6 +48,7 @@ class Faults:
             (2, "feerate", self._change_feerate),
             (2, "clock", self._jump_clock),
         ]
+        assert tuple(name for _, name, _ in kinds) == KINDS
         self._kinds = [(weight, kind) for weight, name, kind in kinds if not only or name in only]
 
     async def run(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from salama.bitcoin.tx import Tx
 from salama.channel.state import ChannelRecord, Phase
+from salama.channel.transactions import decode_commitment_number, obscuring_factor
 from salama.payments.records import ForwardStatus, InvoiceStatus, Payment, PaymentStatus
 from salama.storage import queries
 
@@ -52,6 +54,29 @@ def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
         world.problem(f"{machine.name}: {record.channel_id} was force-closed: {record.error}")
 
 
+def check_offer(world: World, who: str, tx: Tx) -> None:
+    """Nobody publishes a commitment that it has revoked: that would cost all its money."""
+    node = world.by_name[who].node
+    if node is None or len(tx.inputs) != 1:
+        return
+    for actor in node.channels.by_id.values():
+        record = actor.record
+        if record is None or record.funding.outpoint != tx.inputs[0].outpoint:
+            continue
+        params = record.params
+        factor = obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment)
+        number = decode_commitment_number(tx, factor)
+        if number is not None and number < record.funding.local.number:
+            world.problem(f"{who}: publishes the revoked commitment {number} of {record.channel_id}")
+
+
+def check_refusals(world: World) -> None:
+    """A transaction of ours may come too late or pay too little; it is never malformed or wrongly signed."""
+    for who, tx, why in world.chain.refused:
+        if any(word in why for word in ("script", "nonstandard", "bad-txns-in-belowout", "dust", "scriptpubkey")):
+            world.problem(f"{who}: Bitcoin refuses {tx.txid}: {why}")
+
+
 def has_liar(world: World, record: ChannelRecord) -> bool:
     """Whether one end of the channel is hostile: then it may well be failed."""
     ends = (record.params.our_node_id, record.params.their_node_id)
@@ -65,6 +90,7 @@ def _exists(world: World, record: ChannelRecord) -> bool:
 
 def judge(world: World, tried: list[Tried]) -> None:
     """When all is quiet."""
+    check_refusals(world)
     flows = {machine.name: 0 for machine in world.machines}
     for one in tried:
         assert one.payer.journal is not None and one.payee.journal is not None

@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shlex
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from salama.sim.director import LARGE, SMALL, Size, Story
+from salama.sim.faults import KINDS
 from salama.sim.world import World
 
 
@@ -43,8 +46,10 @@ class Result:
         )
 
 
-def run_seed(seed: int, size: Size = SMALL, *, max_steps: int | None = None, tell: bool = False) -> Result:
-    """One world from its beginning to its judgement."""
+def run_seed(
+    seed: int, size: Size = SMALL, *, max_steps: int | None = None, tell: bool = False, is_hasty: bool = False
+) -> Result:
+    """One world from its beginning to its judgement, or if ``is_hasty`` to its first problem."""
     started = time.process_time()
     logging.getLogger("salama").setLevel(logging.CRITICAL + 1)
     memory = Path("/dev/shm")
@@ -54,11 +59,36 @@ def run_seed(seed: int, size: Size = SMALL, *, max_steps: int | None = None, tel
     ):
         # A power cut leaves coroutines behind that never began.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        world = World(seed, Path(home), max_steps=max_steps, tell=tell)
+        world = World(seed, Path(home), max_steps=max_steps, tell=tell, is_hasty=is_hasty)
         world.run(Story(world, size).play())
         gc.collect()
     took = time.process_time() - started
     return Result(seed, world.hash, world.problems, world.counts, world.crash_points, world.steps, took)
+
+
+def shrink(seed: int, size: Size) -> Size:
+    """A smaller world that still fails: fewer kinds of faults, fewer payments, fewer nodes, as long as it does."""
+
+    def fails(smaller: Size) -> bool:
+        try:
+            return bool(run_seed(seed, smaller, is_hasty=True).problems)
+        except Exception:
+            return True
+
+    if fails(none := replace(size, faults=0.0)):
+        size = none
+    elif size.lies and fails(honest := replace(size, lies=0.0)):
+        size = honest
+    if size.faults:
+        for kind in KINDS:
+            fewer = (size.only or frozenset(KINDS)) - {kind}
+            if fewer and fails(without := replace(size, only=fewer)):
+                size = without
+    while size.payments > 4 and fails(half := replace(size, payments=size.payments // 2, seconds=size.seconds / 2)):
+        size = half
+    while size.nodes[1] > 2 and fails(smaller := replace(size, nodes=(2, size.nodes[1] - 1))):
+        size = smaller
+    return size
 
 
 def _range(text: str) -> range:
@@ -71,14 +101,16 @@ def _range(text: str) -> range:
 @click.option("--replay", is_flag=True, help="Tell everything that happens.")
 @click.option("--steps", type=int, default=None, help="End after so many steps.")
 @click.option("--large", is_flag=True, help="5 to 20 nodes, more payments, more faults.")
+@click.option("--nodes", default="", help="How many machines: 5 or 5..8.")
+@click.option("--payments", type=int, default=None, help="How many payments are tried.")
+@click.option("--seconds", type=float, default=None, help="Virtual time that they take.")
 @click.option("--faults", type=float, default=None, help="Faults a second.")
-@click.option("--lies", type=float, default=0.0, help="Chance of a lie in each channel message of one machine.")
-@click.option("--only", default="", help="Kinds of faults, comma-separated.")
-def main(
-    seeds: str, replay: bool, steps: int | None, large: bool, faults: float | None, lies: float, only: str
-) -> None:
+@click.option("--only", default="", help=f"Kinds of faults, comma-separated: {', '.join(KINDS)}.")
+@click.option("--lies", type=float, default=None, help="Chance of a lie in each channel message of one machine.")
+@click.option("--shrink", "shrinking", is_flag=True, help="Look for the smallest world in which a seed still fails.")
+def main(seeds: str, replay: bool, steps: int | None, large: bool, shrinking: bool, only: str, **given: Any) -> None:
     """Run the world for every seed in SEEDS (7, or 1..500)."""
-    size = _size(LARGE if large else SMALL, faults, lies, only)
+    size = _size(LARGE if large else SMALL, only, **given)
     total: Counter[str] = Counter()
     points: Counter[str] = Counter()
     failed: list[int] = []
@@ -91,16 +123,29 @@ def main(
             failed.append(seed)
             for problem in result.problems:
                 print(f"    {problem}")
-            print(f"    see it again: python -m salama.sim {seed} --replay{' --large' if large else ''}")
+            again = _again(seed, shrink(seed, size) if shrinking else size)
+            print(f"    see it again: {again} --replay")
     _sums(total, points, failed)
     sys.exit(1 if failed else 0)
 
 
-def _size(size: Size, faults: float | None, lies: float, only: str) -> Size:
-    from dataclasses import replace
+def _again(seed: int, size: Size) -> str:
+    """The command that runs the same world."""
+    words = [f"python -m salama.sim {seed} --nodes {size.nodes[0]}..{size.nodes[1]} --payments {size.payments}"]
+    words.append(f"--seconds {size.seconds:g} --faults {size.faults:g}")
+    if size.lies:
+        words.append(f"--lies {size.lies:g}")
+    if size.only:
+        words.append(f"--only {shlex.quote(','.join(kind for kind in KINDS if kind in size.only))}")
+    return " ".join(words)
 
-    kinds = frozenset(kind for kind in only.split(",") if kind)
-    return replace(size, faults=size.faults if faults is None else faults, only=kinds, lies=lies)
+
+def _size(size: Size, only: str, *, nodes: str, **numbers: float | None) -> Size:
+    changed: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
+    if nodes:
+        chosen = _range(nodes)
+        changed["nodes"] = (chosen[0], chosen[-1])
+    return replace(size, only=frozenset(kind for kind in only.split(",") if kind), **changed)
 
 
 def _sums(total: Counter[str], points: Counter[str], failed: list[int]) -> None:

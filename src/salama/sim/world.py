@@ -25,11 +25,19 @@ from salama.sim.machine import EPOCH, Machine
 class World:
     """Owns time, order and dice."""
 
-    def __init__(self, seed: int, directory: Path, *, max_steps: int | None = None, tell: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        directory: Path,
+        *,
+        max_steps: int | None = None,
+        tell: bool = False,
+        is_hasty: bool = False,
+    ) -> None:
         self.seed, self.directory = seed, directory
         self.time = 0.0
         self.steps = 0
-        self.max_steps, self.tell = max_steps, tell
+        self.max_steps, self.tell, self.is_hasty = max_steps, tell, is_hasty
         self.counts: Counter[str] = Counter()
         self.crash_points: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -113,6 +121,8 @@ class World:
                     self.problem("nobody has anything to do, and the story is not over")
                     break
                 if self.max_steps is not None and self.steps >= self.max_steps:
+                    break
+                if self.is_hasty and self.problems:
                     break
                 if self.steps % 500 == 0:
                     self.check()

@@ -1,0 +1,215 @@
+"""The bottle itself: order and time of a loop, a fuse that burns line by line, a disk that tears, links that break."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from salama.bitcoin.tx import Tx
+from salama.node.node import Node
+from salama.sim import crashes
+from salama.sim.crashes import Fuse, PowerCut
+from salama.sim.director import Size, Story
+from salama.sim.loop import NodeLoop
+from salama.sim.run import main, run_seed, shrink
+from salama.sim.world import World
+from salama.storage import queries
+from salama.storage.errors import JournalFailed
+from salama.storage.writes import PutKeyValue
+
+CALM = Size(nodes=(2, 2), payments=3, seconds=2.0, faults=0.0)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(5, tmp_path)
+
+
+def test_a_loop_keeps_order_and_the_world_keeps_time(world):
+    seen = []
+
+    async def story():
+        loop = asyncio.get_running_loop()
+        loop.call_later(10, seen.append, ("late", 10))
+        loop.call_soon(seen.append, "first")
+        loop.call_soon(seen.append, "second")
+        await asyncio.sleep(7)
+        seen.append(loop.time())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await loop.create_future()
+        seen.append(loop.time())
+        seen.append(await asyncio.to_thread(lambda: "thread"))
+
+    world.run(story())
+    assert seen == ["first", "second", 7.0, ("late", 10), 12.0, "thread"]
+
+
+def test_an_error_that_nobody_catches_is_a_problem(world):
+    async def story():
+        asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+        await asyncio.sleep(1)
+
+    world.run(story())
+    assert len(world.problems) == 1
+    assert "ZeroDivisionError" in world.problems[0]
+
+
+def test_a_story_that_waits_for_nothing_is_a_problem(world):
+    async def story():
+        await asyncio.get_running_loop().create_future()
+
+    world.run(story())
+    assert "nobody has anything to do" in world.problems[0]
+
+
+def test_what_unwinds_after_a_crash_never_returns(world):
+    loop = NodeLoop(world, "alone")
+    trace = []
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            trace.append("unwound")
+
+    task = loop.create_task(stubborn())
+    loop.step()
+    loop.unwind()
+    assert trace == ["unwound"]
+    assert task.cancelled()
+    assert not loop.ready
+
+
+def test_a_fuse_cuts_before_the_line_it_counted_to(monkeypatch):
+    monkeypatch.setattr(crashes, "_known", {__file__: True})
+    monkeypatch.setattr(crashes, "_ROOT", crashes.Path(__file__).parent)
+    done, cut = [], []
+
+    def work():
+        done.append(1)
+        done.append(2)
+        done.append(3)
+
+    with pytest.raises(PowerCut):
+        Fuse(3, cut.append).run(work)
+    assert done == [1, 2]
+    assert len(cut) == 1
+    assert cut[0].endswith("work+3")
+
+
+def test_a_power_cut_tears_nothing_and_loses_what_was_not_committed(world):
+    machine = world.add_machine()
+    found = []
+
+    async def story():
+        machine.boot()
+        while not machine.is_up:
+            await asyncio.sleep(0.1)
+        await machine.ask(lambda node: node.journal.commit([PutKeyValue("kept", b"1")]))
+        lost = machine.ask(lambda node: node.journal.commit([PutKeyValue("a", b"1"), PutKeyValue("b", b"1")]))
+        while not machine.journal._connection.in_transaction:
+            await asyncio.sleep(0.0001)
+        world.later(world.time, lambda: world.pull_the_plug(machine))
+        found.append(type((await asyncio.gather(lost, return_exceptions=True))[0]).__name__)
+        while not machine.is_up:
+            await asyncio.sleep(0.1)
+        found.extend(machine.journal.read_now(lambda db: [queries.key_value(db, k) for k in ("kept", "a", "b")]))
+
+    world.run(story())
+    assert world.problems == []
+    assert found == ["MachineDown", b"1", None, None]
+    assert machine.lives == 2
+
+
+@pytest.mark.parametrize("fault", ["write", "commit"])
+def test_a_node_whose_disk_fails_says_so_once_and_stops(world, fault):
+    machine = world.add_machine()
+    raised = []
+
+    async def watched(node, ready):
+        try:
+            await original(node, ready)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async def story():
+        machine.boot()
+        while not machine.is_up:
+            await asyncio.sleep(0.1)
+        machine.disk_fault = fault
+        written = machine.ask(lambda node: node.journal.commit([PutKeyValue("lost", b"1")]))
+        await asyncio.gather(written, return_exceptions=True)
+        while machine.is_up:
+            await asyncio.sleep(0.1)
+
+    original, Node.run = Node.run, watched
+    try:
+        world.run(story())
+    finally:
+        Node.run = original
+    assert [type(error) for error in raised[:1]] == [JournalFailed]
+    assert world.problems == []
+    assert world.counts[f"disk {fault} failed"] == 1
+
+
+def test_a_chain_that_reorganises_keeps_every_coin(world):
+    chain = world.chain
+    chain.give([])
+    for _ in range(5):
+        chain.mine()
+    before, tip = chain.state.total, chain.state.active[-1]
+    chain.reorganise(3)
+    assert chain.height == 7
+    assert chain.state.active[-1] != tip
+    assert chain.state.total == before + 50 * 100_000_000
+    assert len(chain.state.active) == len(set(chain.state.active))
+
+
+def test_a_transaction_from_nowhere_is_refused(world):
+    result = world.chain.offer("n0", Tx(2, (), (), 0))
+    assert not result.accepted
+    assert world.chain.refused[0][0] == "n0"
+
+
+def test_liars_cannot_freeze_or_crash_anyone():
+    size = Size(nodes=(4, 5), payments=30, seconds=12.0, faults=0.2, lies=0.06)
+    counts: Counter[str] = Counter()
+    for seed in range(1, 4):
+        result = run_seed(seed, size)
+        assert result.problems == []
+        counts += result.counts
+    assert sum(number for kind, number in counts.items() if kind.startswith("hostile")) >= 5
+
+
+def test_shrinking_finds_the_smallest_world_that_fails(monkeypatch):
+    import salama.sim.run as run
+
+    def fails(seed, size, **_):
+        bad = "cut" in (size.only or run.KINDS) and size.faults > 0 and size.payments >= 10
+        return replace(run_seed_result, problems=["bad"] if bad else [])
+
+    run_seed_result = run.Result(1, "", [], Counter(), Counter(), 0, 0.0)
+    monkeypatch.setattr(run, "run_seed", fails)
+    small = shrink(1, Size(nodes=(5, 8), payments=64, faults=1.0, lies=0.1))
+    assert small.only == {"cut"}
+    assert small.lies == 0.0
+    assert 10 <= small.payments < 20
+    assert small.nodes == (2, 2)
+
+
+def test_the_command_tells_a_line_for_each_seed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["3..4", "--nodes", "2..3", "--payments", "4", "--seconds", "2", "--faults", "0"], standalone_mode=False)
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [["seed", "3", "ok"], ["seed", "4", "ok"]]
+    assert "hash=" in lines[0]
+
+
+def test_the_story_can_be_told_to_any_step(tmp_path):
+    world = World(3, tmp_path, max_steps=700)
+    world.run(Story(world, CALM).play())
+    assert world.steps == 700
