@@ -1,0 +1,128 @@
+"""G1 blocks that a node thinks too large (CVE-2022-44797, CVE-2022-39389: btcd, lnd)
+
+What failed: limits of the parser's own refused blocks that the network accepted, and the node stood still.
+
+Defence: bitcoin/block.py:Block.decode and bitcoin/tx.py:read_tx have no limit but the length of the data; nothing is
+validated again.
+
+G5 a fee estimator that lies or is silent (Core Lightning 26.04)
+
+What failed: no estimate, or a mad one, was used as it came.
+
+Defence: chain/bitcoind.py:Bitcoind.feerate bounds what is answered and knows none;
+channel/limits.py:acceptable_feerates bounds what a peer may ask whatever we believe; channel/normal.py:adjust_feerate
+bounds what we ask ourselves.
+
+G6 a transaction list with a tail repeated (CVE-2012-2459, and transactions of 64 bytes)
+
+What failed: two different lists of transactions have one merkle root, so that a block could be taken for invalid, or a
+node of the tree for a transaction.
+
+Defence: we read blocks from a back-end that has validated them (chain/bitcoind.py), keep nothing that says a block is
+invalid, and take no merkle proofs; bitcoin/block.py:merkle_root is only compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from salama.base.ids import OutPoint, Txid
+from salama.base.units import FeeratePerKw, Sat
+from salama.bitcoin.block import Block, merkle_root
+from salama.bitcoin.tx import Tx, TxIn, TxOut, read_tx
+from salama.chain.backend import BackendError
+from salama.chain.bitcoind import MAX_FEERATE, MIN_FEERATE, Bitcoind
+from salama.channel.env import Feerates
+from salama.channel.events import FeeratesChanged
+from salama.channel.limits import acceptable_feerates
+from salama.testing.pair import Pair, default_env
+from salama.wire.updates import UpdateFee
+
+OUT = (TxOut(Sat(1), b"\x51"),)
+
+
+def spending(*witness: bytes, script_sig: bytes = b"") -> Tx:
+    return Tx(2, (TxIn(OutPoint(Txid(b"\x01" * 32), 0), 0, script_sig, witness),), OUT, 0)
+
+
+BIG = {
+    "half a million items": spending(*[b""] * 500_001),
+    "an inscription of 4 MB": spending(b"\x00" * 3_900_000, b"\xc0" * 33),
+    "998 of 999": spending(*[b"\x01" * 64] * 998, b"\x20" * 34 * 999, b"\xc0" * 33),
+    "a long script": spending(script_sig=b"\x00" * 1_000_000),
+    "many outputs": Tx(2, (TxIn(OutPoint(Txid(b"\x01" * 32), 0)),), OUT * 100_000, 0),
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_g1_what_consensus_allows_is_read(name: str) -> None:
+    data = BIG[name].encode()
+    tx, end = read_tx(data, 0)
+    assert end == len(data) and tx == BIG[name]
+
+
+def test_g1_a_whole_block_of_them() -> None:
+    header = bytes(80)
+    txs = [BIG["half a million items"], BIG["998 of 999"]]
+    data = header + b"\x02" + b"".join(tx.encode() for tx in txs)
+    assert list(Block.decode(data).txs) == txs
+
+
+def backend(estimate: Any, floor: Any = Decimal("0.00001")) -> FeeratePerKw | None:
+    async def batch(_: Any) -> list[Any]:
+        return [estimate, {"mempoolminfee": floor}]
+
+    return asyncio.run(Bitcoind.feerate(SimpleNamespace(_rpc=SimpleNamespace(batch=batch)), 6))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", [{}, {"errors": ["Insufficient data"]}, {"feerate": None}])
+def test_g5_no_estimate_is_no_number(answer: Any) -> None:
+    assert backend(answer) is None
+
+
+@pytest.mark.parametrize("rate", [0, "0.00000001", "0.0001", 1, 20_000_000])
+def test_g5_an_estimate_is_bounded(rate: int | str) -> None:
+    answer = backend({"feerate": Decimal(rate)})
+    assert answer is not None and MIN_FEERATE <= int(answer) <= MAX_FEERATE
+
+
+@pytest.mark.parametrize("rate", [Decimal("nan"), Decimal("inf"), Decimal(-1), 0.5, True, "many", [], {}, 10**30])
+def test_g5_nonsense_is_an_error_of_the_back_end(rate: Any) -> None:
+    with pytest.raises(BackendError):
+        backend({"feerate": rate})
+
+
+@pytest.mark.parametrize("rate", [0, 1, 253, 50_000, FeeratePerKw.MAX])
+def test_g5_whatever_we_believe_a_peers_choice_is_bounded(rate: int) -> None:
+    from dataclasses import replace
+
+    env = replace(default_env(), feerates=Feerates(FeeratePerKw(rate), FeeratePerKw(rate)))
+    least, most = acceptable_feerates(env)
+    assert 253 <= least < most <= int(env.policy.max_feerate)
+
+
+@pytest.mark.parametrize("rate", [0, 1, FeeratePerKw.MAX])
+def test_g5_a_mad_estimate_asks_for_no_mad_fee(rate: int) -> None:
+    from dataclasses import replace
+
+    pair = Pair.opened()
+    env = replace(pair.alice.env, feerates=Feerates(FeeratePerKw(rate), FeeratePerKw(rate)))
+    pair.alice.env = env
+    pair.alice.does(FeeratesChanged())
+    for message in pair.alice.sent():
+        if isinstance(message, UpdateFee):
+            assert env.policy.min_feerate <= message.feerate_per_kw <= env.policy.max_feerate
+    assert pair.alice.balance > 0 and pair.alice.is_connected
+
+
+def test_g6_a_repeated_tail_is_another_block() -> None:
+    ids = [Txid(bytes([n]) * 32) for n in range(1, 7)]
+    assert merkle_root(ids) == merkle_root([*ids, *ids[4:]]), "the old flaw is in the protocol itself"
+    one = Block.decode(bytes(80) + b"\x01" + spending(b"x").encode())
+    two = Block.decode(bytes(80) + b"\x02" + spending(b"x").encode() * 2)
+    assert len(one.txs) == 1 and len(two.txs) == 2 and one != two
