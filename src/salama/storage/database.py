@@ -52,9 +52,13 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as fault:
         # The low byte is the kind, the rest says more exactly where.
-        if getattr(fault, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        # Our statements are fixed: a table or column that is missing was lost with the schema.
+        if getattr(fault, "sqlite_errorcode", 0) & 0xFF in _DAMAGED or str(fault).startswith("no such "):
             raise CorruptDatabase(path, str(fault)) from None
         raise
+    except UnicodeDecodeError:
+        # SQLite quotes the damaged schema in its message, and the module cannot read that.
+        raise CorruptDatabase(path, "its schema is not readable") from None
 
 
 def open_writer(directory: Path) -> sqlite3.Connection:
