@@ -27,6 +27,7 @@ from salama.node.onchain import Onchain
 from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
+from salama.node.quiet_log import QuietLog
 from salama.node.wallet import WalletActor
 from salama.payments.events import HandoffArrived, OfferRefused, Ticked
 from salama.routing.scoring import Scorer
@@ -117,6 +118,7 @@ class Node:
     def __init__(self, config: Config, outside: Outside | None = None) -> None:
         self.config, self.outside = config, outside or Outside()
         self.started = self.outside.now()
+        self.words = QuietLog(log, self.outside.monotonic)
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
@@ -389,7 +391,7 @@ class Node:
         elif isinstance(message, OpenChannel):
             self._tasks.create_task(self.channels.open_received(peer.node_id, message))
         elif isinstance(message, Error | Warning):
-            log.warning("%s says: %s", short(peer.node_id), printable(message.data))
+            self.words.warning("%s says: %s", short(peer.node_id), printable(message.data))
             whose = None if message.channel_id == ALL_CHANNELS else message.channel_id
             self.channels.message(peer.node_id, whose, message)
         else:
