@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from interop_bench import Chain, World, missing_ldk, need
+
+# What holds for our chain must hold for bitcoind: its tests are run again on one (test_bitcoind.py).
+sys.path.append(str(Path(__file__).parent.parent / "chain"))
+
+from interop_bench import Chain, World, missing_bitcoind, missing_ldk, need
 from ldk_moves import we_open
 
 TAIL = 60
@@ -31,16 +37,24 @@ def _tell(world: World) -> None:
         print("--- published by LDK", *world.ldk.published, sep="\n")
 
 
-@pytest.fixture
-def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    """A devnet and nobody on it yet."""
-    world = World(tmp_path, Chain.devnet(tmp_path))
+@contextmanager
+def _inhabited(chain: Chain, directory: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(directory, chain)
     try:
         yield world
     finally:
         if request.node.stash.get(FAILED, True):
             _tell(world)
         world.stop()
+
+
+@pytest.fixture
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A chain and nobody on it yet: a devnet, or the real bitcoind where a module asks for it and there is one."""
+    real = getattr(request.module, "ON_BITCOIND", False) and missing_bitcoind() is None
+    chain = Chain.bitcoind(tmp_path) if real else Chain.devnet(tmp_path)
+    with _inhabited(chain, tmp_path, request) as world:
+        yield world
 
 
 @pytest.fixture
@@ -52,6 +66,17 @@ def pair(world: World) -> World:
     world.fund()
     node.call("connect", peer=ldk.uri)
     return world
+
+
+@pytest.fixture
+def real(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A real bitcoind with money on its chain, and two of our nodes, alice and bob."""
+    need("bitcoind", missing_bitcoind())
+    with _inhabited(Chain.bitcoind(tmp_path), tmp_path, request) as world:
+        world.add_node("alice")
+        world.add_node("bob")
+        world.fund()
+        yield world
 
 
 @pytest.fixture

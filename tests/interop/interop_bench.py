@@ -14,6 +14,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -110,16 +111,17 @@ class RpcFailed(Exception):
         super().__init__(f"{code} {message}")
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
 def _start(command: Sequence[str], log: Path, **more: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ""}
     with log.open("ab") as stderr:
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": ""},
-            **more,
-        )
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": stderr} | more
+        return subprocess.Popen(command, text=True, env=environment, **pipes)
 
 
 def _end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> None:
@@ -154,6 +156,7 @@ class Chain:
         self.process, self.url, self.cookie = process, url, cookie
         self.coins: list[Coin] = []
         self._lock = threading.Lock()
+        self._again: Callable[[], subprocess.Popen[str]] = lambda: self.process
 
     @classmethod
     def devnet(cls, directory: Path) -> Chain:
@@ -166,24 +169,34 @@ class Chain:
         return cls(process, said["rpc"], Path(said["cookie"]))
 
     @classmethod
-    def bitcoind(cls, directory: Path, port: int, *more: str) -> Chain:
-        """A real bitcoind on regtest with the mempool policy of Bitcoin Core."""
+    def bitcoind(cls, directory: Path, first: str = NOBODY_ADDRESS) -> Chain:
+        """A real bitcoind on regtest with Bitcoin Core's mempool policy, and one block to the address ``first``."""
         command = bitcoind_command()
         assert command is not None
-        datadir = directory / "bitcoind"
-        datadir.mkdir(exist_ok=True)
-        command += [f"-datadir={datadir}", "-regtest", f"-rpcport={port}", "-server", "-listen=0", "-printtoconsole=0"]
-        command += ["-disablewallet", "-txindex=0", *more]
+        datadir, port = directory / "bitcoind", free_port()
+        datadir.mkdir()
+        command += [f"-datadir={datadir}", "-regtest", f"-rpcport={port}", "-server", "-listen=0", "-disablewallet"]
+        # The floor that has been usual for long; newer versions go down to a tenth of it.
+        command += ["-minrelaytxfee=0.00001", "-incrementalrelayfee=0.00001"]
         if "knots" in subprocess.run([*command, "-version"], capture_output=True, text=True, check=True).stdout.lower():
             # Its own defaults are stricter than what the network relays.
             command += ["-corepolicy=1", "-mempooltruc=enforce"]
-        chain = cls(
-            _start(command, directory / "bitcoind.stderr"),
-            f"http://127.0.0.1:{port}",
-            datadir / "regtest" / ".cookie",
-        )
+        log, cookie = directory / "bitcoind.log", datadir / "regtest" / ".cookie"
+        chain = cls(_start(command, log, stdout=subprocess.DEVNULL), f"http://127.0.0.1:{port}", cookie)
+        chain._again = lambda: _start(command, log, stdout=subprocess.DEVNULL)
         until("bitcoind answers", chain._answers)
+        # Without a fresh block bitcoind believes that it is still downloading the chain.
+        chain.mine(1, first)
         return chain
+
+    def start_again(self) -> None:
+        """Start a bitcoind that was stopped or killed, in its directory and on its port."""
+        self.process = self._again()
+        until("bitcoind answers", self._answers)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        _end(self.process, signal.SIGKILL)
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:

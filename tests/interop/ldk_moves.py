@@ -23,6 +23,7 @@ def we_open(world: World, amount: str = "1000000sat", **more: Any) -> str:
 def ldk_opens(
     world: World,
     push_msat: int = 0,
+    amount: int = CAPACITY,
     to: SalamaNode | None = None,
     before_blocks: Callable[[], object] = lambda: None,
     **more: Any,
@@ -32,7 +33,7 @@ def ldk_opens(
     if node.node_id not in ldk.call("connected"):
         ldk.call("connect", node_id=node.node_id, host="127.0.0.1", port=node.port)
         until("LDK is connected", lambda: node.node_id in ldk.call("connected"))
-    temporary = ldk.call("open", node_id=node.node_id, amount=CAPACITY, push=push_msat, **more)
+    temporary = ldk.call("open", node_id=node.node_id, amount=amount, push=push_msat, **more)
     wanted = ldk.event("FundingGenerationReady", temporary_channel_id=temporary)
     funding = world.chain.pay([(wanted["channel_value_satoshis"], bytes.fromhex(wanted["output_script"]))])
     ldk.call("fund", temporary_channel_id=temporary, node_id=node.node_id, tx=funding.encode().hex())

@@ -108,3 +108,26 @@ def test_we_pay_through_ldk(pair: World) -> None:
     assert lost["status"] == "failed", lost
     assert "temporary_channel_failure" in str(lost["parts"]) or "unknown_next_peer" in str(lost["parts"]), lost
     assert ldk.complaints() == []
+
+
+def test_addresses_of_every_kind(pair: World) -> None:
+    """LDK's announcement with IPv4, IPv6, Tor and a host name reaches us whole."""
+    node, ldk = pair["salama"], pair.ldk
+    we_open(pair)
+    graph_is(pair, 2, 1)
+    ldk.call("announce", alias="a peer of ours")
+    until("we know its name", lambda: node.call("peers")["peers"][0]["alias"] == "a peer of ours")
+    assert ldk.complaints() == []
+
+
+def test_newcomers_learn_what_was_before(pair: World) -> None:
+    """A graph of two channels, passed on by us to LDK, and by LDK to a node of ours that knows nobody else."""
+    alice, bob, ldk = pair["salama"], pair.add_node("bob"), pair.ldk
+    between_us(pair, alice, bob)
+    until("LDK heard it from us", lambda: ldk.call("graph") == {"nodes": 2, "channels": 1, "policies": 2})
+    we_open(pair)
+    graph_is(pair, 3, 2)
+    carol = pair.add_node("carol")
+    carol.call("connect", peer=ldk.uri)
+    graph_is(pair, 3, 2)
+    assert ldk.complaints() == []

@@ -105,6 +105,7 @@ export class LdkNode {
     }
   }
 
+  /** Its defaults, but: anchors, every honest channel, and acceptance by hand, which anchors need. */
   config({ announce = this.options.announce ?? false, privacy = false } = {}) {
     const config = ldk.UserConfig.constructor_default();
     const ours = ldk.ChannelHandshakeConfig.constructor_default();
@@ -117,7 +118,14 @@ export class LdkNode {
     const limits = ldk.ChannelHandshakeLimits.constructor_default();
     limits.set_force_announced_channel_preference(false);
     limits.set_min_funding_satoshis(0n);
+    limits.set_max_funding_satoshis(BigInt(this.options.max_funding ?? 10_000_000_000));
     config.set_channel_handshake_limits(limits);
+    if (this.options.max_dust_msat !== undefined) {
+      const channel = ldk.ChannelConfig.constructor_default();
+      const limit = ldk.MaxDustHTLCExposure.constructor_fixed_limit_msat(BigInt(this.options.max_dust_msat));
+      channel.set_max_dust_htlc_exposure(limit);
+      config.set_channel_config(channel);
+    }
     config.set_manually_accept_inbound_channels(true);
     config.set_accept_forwards_to_priv_channels(true);
     return config;
@@ -250,6 +258,7 @@ export class LdkNode {
       ready: Boolean(c.get_is_channel_ready()),
       usable: Boolean(c.get_is_usable()),
       capacity: plain(c.get_channel_value_satoshis()),
+      next_limit_msat: plain(c.get_next_outbound_htlc_limit_msat()),
       reserve: plain(c.get_unspendable_punishment_reserve()),
       outbound_msat: plain(c.get_outbound_capacity_msat()),
       inbound_msat: plain(c.get_inbound_capacity_msat()),
@@ -319,6 +328,19 @@ export class LdkNode {
     for (const listener of [this.channels.as_Listen(), this.monitors.as_Listen()]) {
       listener.block_disconnected(bytes(header), height);
     }
+  }
+
+  /** Announces this node under addresses of every kind. */
+  announce(alias) {
+    const name = new Uint8Array(32);
+    name.set(Buffer.from(alias));
+    const addresses = [
+      "017f0000012607",
+      "02" + "00".repeat(15) + "012608",
+      "04" + "ab".repeat(32) + "123403" + "2609",
+      "050b" + hex(Buffer.from("ldk.example")) + "260a",
+    ].map((wire) => unwrap(ldk.SocketAddress.constructor_read(bytes(wire)), "address"));
+    this.peers.broadcast_node_announcement(bytes("3399ff"), name, addresses);
   }
 
   /** What LDK does once a minute: among others, a new feerate is offered to peers. */

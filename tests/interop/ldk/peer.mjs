@@ -42,6 +42,7 @@ const METHODS = {
   block: (p) => node.connectBlock(p.block, p.height),
   blocks: (p) => p.blocks.forEach((block, i) => node.connectBlock(block, p.height + i)),
   disconnect_block: (p) => node.disconnectBlock(p.header, p.height),
+  announce: (p) => node.announce(p.alias),
   tick: () => node.tick(),
   stop: () => node.stop(),
 };
