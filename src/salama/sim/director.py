@@ -35,6 +35,8 @@ class Size:
     """Faults a second; 0 for a world in which nothing breaks."""
     only: frozenset[str] = frozenset()
     """Kinds of faults allowed; empty for all."""
+    forced: int = 0
+    """Channels that somebody closes by force while payments are under way."""
     lies: float = 0.0
     """Chance of each channel message of one hostile machine to be twisted; 0 for a world of honest ones."""
 
@@ -85,7 +87,9 @@ class Story:
             liar = self.dice.choice(world.machines)
             liar.is_hostile = True
             liar.on_say = hostile.Liar(world, liar.name, self.size.lies).says
+        forcing = asyncio.ensure_future(self._force_some())
         await self._traffic()
+        await forcing
         for task in (mining, breaking):
             if task.done():
                 await task  # it never ends by itself: this raises what ended it
@@ -185,6 +189,27 @@ class Story:
         except (CommandRefused, MachineDown, TimeoutError) as error:
             self.world.note(f"{machine.name}: close of {name[:12]}: {error}")
 
+    async def _force_some(self) -> None:
+        for _ in range(self.size.forced):
+            await asyncio.sleep(self.dice.uniform(0.2, 1.0) * self.size.seconds / self.size.forced)
+            machine = self.dice.choice(self.world.machines)
+            if machine.node is None or not machine.is_up:
+                continue
+            ready = [c for c, v in machine.node.channels.views().items() if v.ready]
+            if ready:
+                chosen = self.dice.choice(ready)
+                self.world.forced.add(bytes(chosen))
+                await self._force(machine, str(chosen))
+
+    async def _force(self, machine: Machine, name: str) -> None:
+        params = schema.CloseParams(channel=name, force=True, wait=0)
+        try:
+            await machine.ask(lambda node: Methods(node).close(params))
+            self.world.count("force closes")
+            self.world.note(f"{machine.name}: closes {name[:12]} by force")
+        except (CommandRefused, MachineDown, StorageFault) as error:
+            self.world.note(f"{machine.name}: force close of {name[:12]}: {error}")
+
     # --- payments -----------------------------------------------------------------------------------------------------
 
     async def _traffic(self) -> None:
@@ -243,6 +268,8 @@ class Story:
         for at in range(75):
             if at % 10 == 0:
                 await self._reconnect()
+            if at == 5 and self.world.forced:
+                self.mining_pause = 0.6  # what waits for an expiry shall not wait for ever
             if not (unrest := self._unrest()):
                 self.world.note(f"quiet {when}")
                 return
@@ -268,7 +295,11 @@ class Story:
                 found.append(f"{machine.name} is not up")
                 continue
             if not self.size.lies:
-                found += [f"{machine.name} pays {h}" for h in machine.node.payments.state.payments]
+                found += [
+                    f"{machine.name} pays {payment_hash}"
+                    for payment_hash, one in machine.node.payments.state.payments.items()
+                    if not one.payment.in_flight or not invariants.is_not_worth_claiming(self.world, one.payment)
+                ]
             for actor in machine.node.channels.by_id.values():
                 channel = actor.state
                 if isinstance(channel, Channel) and channel.record.phase in (Phase.NORMAL, Phase.SHUTTING_DOWN):

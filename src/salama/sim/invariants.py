@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from salama.sim.world import World
 
 
+WORTH_CLAIMING = 5_000_000
+"""Msat under which nobody need claim an HTLC on the chain, at the fee rates of this world."""
+
+
 class Books:
     """Looks at every channel record once for each change."""
 
@@ -50,7 +54,8 @@ def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
         for commitment in (funding.local, funding.remote, funding.latest_remote):
             if commitment.spec.total != capacity:
                 world.problem(f"{machine.name}: {record.channel_id} holds {commitment.spec.total}, not {capacity}")
-    if record.phase is Phase.ON_CHAIN and _exists(world, record) and not has_liar(world, record):
+    has_cause = bytes(record.channel_id) in world.forced or has_liar(world, record)
+    if record.phase is Phase.ON_CHAIN and _exists(world, record) and not has_cause:
         world.problem(f"{machine.name}: {record.channel_id} was force-closed: {record.error}")
 
 
@@ -77,6 +82,11 @@ def check_refusals(world: World) -> None:
             world.problem(f"{who}: Bitcoin refuses {tx.txid}: {why}")
 
 
+def is_not_worth_claiming(world: World, payment: Payment) -> bool:
+    """Whether all that still holds the payment up is dust-like: outputs on the chain that cost more than they bring."""
+    return all(bytes(p.channel_id) in world.forced and int(p.sent) < WORTH_CLAIMING for p in payment.in_flight)
+
+
 def has_liar(world: World, record: ChannelRecord) -> bool:
     """Whether one end of the channel is hostile: then it may well be failed."""
     ends = (record.params.our_node_id, record.params.their_node_id)
@@ -101,6 +111,9 @@ def judge(world: World, tried: list[Tried]) -> None:
         is_sent = payment is not None and payment.status is PaymentStatus.SUCCEEDED
         if invoice is None:
             world.problem(f"{name}: the invoice was forgotten")
+        if payment is not None and payment.in_flight and is_not_worth_claiming(world, payment):
+            world.count("payments stuck in an output not worth claiming")
+            continue
         if payment is not None and payment.in_flight and not any(m.is_hostile for m in world.machines):
             world.problem(f"{name}: still in flight")
         if is_paid != is_sent and not _excused(world, one, payment):
@@ -123,7 +136,7 @@ def judge(world: World, tried: list[Tried]) -> None:
             if forward.status is ForwardStatus.SETTLED:
                 world.count("forwards settled")
                 flows[machine.name] += int(forward.amount_in) - int(forward.amount_out)
-    if not any(machine.is_hostile for machine in world.machines):
+    if not world.forced and not any(machine.is_hostile for machine in world.machines):
         _balances(world, flows)
 
 

@@ -77,7 +77,9 @@ def shrink(seed: int, size: Size) -> Size:
 
     if fails(none := replace(size, faults=0.0)):
         size = none
-    elif size.lies and fails(honest := replace(size, lies=0.0)):
+    if size.forced and fails(none := replace(size, forced=0)):
+        size = none
+    if size.lies and fails(honest := replace(size, lies=0.0)):
         size = honest
     if size.faults:
         for kind in KINDS:
@@ -106,6 +108,7 @@ def _range(text: str) -> range:
 @click.option("--seconds", type=float, default=None, help="Virtual time that they take.")
 @click.option("--faults", type=float, default=None, help="Faults a second.")
 @click.option("--only", default="", help=f"Kinds of faults, comma-separated: {', '.join(KINDS)}.")
+@click.option("--forced", type=int, default=None, help="How many channels are closed by force.")
 @click.option("--lies", type=float, default=None, help="Chance of a lie in each channel message of one machine.")
 @click.option("--shrink", "shrinking", is_flag=True, help="Look for the smallest world in which a seed still fails.")
 def main(seeds: str, replay: bool, steps: int | None, large: bool, shrinking: bool, only: str, **given: Any) -> None:
@@ -133,6 +136,8 @@ def _again(seed: int, size: Size) -> str:
     """The command that runs the same world."""
     words = [f"python -m salama.sim {seed} --nodes {size.nodes[0]}..{size.nodes[1]} --payments {size.payments}"]
     words.append(f"--seconds {size.seconds:g} --faults {size.faults:g}")
+    if size.forced:
+        words.append(f"--forced {size.forced}")
     if size.lies:
         words.append(f"--lies {size.lies:g}")
     if size.only:

@@ -52,6 +52,8 @@ class World:
         self.network = Network(self)
         self.machines: list[Machine] = []
         self.by_name: dict[str, Machine] = {}
+        self.forced: set[bytes] = set()
+        """Channels that somebody wanted closed by force."""
         self.parted: set[tuple[str, str]] = set()
         self.check: Callable[[], None] = lambda: None
         """Called now and then between two steps."""
