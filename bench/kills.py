@@ -89,13 +89,15 @@ class Load:
             await payee.close()
 
 
-def _rows(node: LocalNode, question: str) -> list[tuple[Any, ...]]:
+def rows(node: LocalNode, question: str) -> list[tuple[Any, ...]]:
+    """An answer from the node's own file, read beside it."""
     uri = f"{(node.directory / DATABASE_NAME).absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as database:
         return database.execute(question).fetchall()
 
 
-def _ours(nodes: list[LocalNode]) -> dict[str, int]:
+def shares(nodes: list[LocalNode]) -> dict[str, int]:
+    """What each has in its channels, in msat."""
     return {node.name: sum(one["ours_msat"] for one in node.channels()) for node in nodes}
 
 
@@ -107,9 +109,9 @@ def audit(nodes: list[LocalNode], before: dict[str, int]) -> list[str]:
         wrong += [
             f"{node.name} has a channel that is {one['state']}" for one in node.channels() if one["state"] != "normal"
         ]
-    paid = _rows(alice, "SELECT payment_hash, amount_msat, fee_msat FROM payments WHERE status = 'succeeded'")
-    received = dict(_rows(carol, "SELECT payment_hash, received_msat FROM invoices WHERE status = 'paid'"))
-    pending = _rows(alice, "SELECT payment_hash FROM payments WHERE finished = 0")
+    paid = rows(alice, "SELECT payment_hash, amount_msat, fee_msat FROM payments WHERE status = 'succeeded'")
+    received = dict(rows(carol, "SELECT payment_hash, received_msat FROM invoices WHERE status = 'paid'"))
+    pending = rows(alice, "SELECT payment_hash FROM payments WHERE finished = 0")
     wrong += [f"{len(pending)} payments have no end"] if pending else []
     hashes = {one[0] for one in paid}
     wrong += (
@@ -120,7 +122,7 @@ def audit(nodes: list[LocalNode], before: dict[str, int]) -> list[str]:
     )
     wrong += [f"{h.hex()}: {a} msat sent, {received[h]} received" for h, a, _ in paid if received.get(h, a) != a]
     sent, fees = sum(one[1] for one in paid), sum(one[2] for one in paid)
-    after = _ours(nodes)
+    after = shares(nodes)
     expected = {"alice": -sent - fees, "bob": fees, "carol": sent}
     for name, change in expected.items():
         if after[name] - before[name] != change:
@@ -128,12 +130,23 @@ def audit(nodes: list[LocalNode], before: dict[str, int]) -> list[str]:
     return wrong
 
 
+def come_to_rest(nodes: list[LocalNode]) -> None:
+    """Until every payment has its end on both sides. Raises TookTooLong."""
+    for node in nodes:
+        until(f"nothing is under way in {node.name}", node.is_at_rest, REST_SECONDS)
+    until(
+        "every payment has its end",
+        lambda: not rows(nodes[0], "SELECT 1 FROM payments WHERE finished = 0"),
+        REST_SECONDS,
+    )
+
+
 def kill_often(count: int, say: Say, seed: int = 1) -> dict[str, Any]:
     """Row g with ``count`` kills."""
     dice = random.Random(seed)
     with line_of("alice", "bob", "carol") as (network, nodes):
         alice, _, carol = nodes
-        before = _ours(nodes)
+        before = shares(nodes)
         load = Load(alice, carol)
         load.start()
         ready: list[float] = []
@@ -153,13 +166,7 @@ def kill_often(count: int, say: Say, seed: int = 1) -> dict[str, Any]:
                     say(f"  {number + 1} kills, {load.succeeded} payments, last recovery {recovered[-1]:.2f} s")
         finally:
             load.stop()
-        for node in nodes:
-            until(f"nothing is under way in {node.name}", node.is_at_rest, REST_SECONDS)
-        until(
-            "every payment has its end",
-            lambda: not _rows(alice, "SELECT 1 FROM payments WHERE finished = 0"),
-            REST_SECONDS,
-        )
+        come_to_rest(nodes)
         wrong = audit(nodes, before)
         for one in wrong:
             say(f"  WRONG: {one}")

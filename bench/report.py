@@ -14,6 +14,11 @@ and peeled inside the timing, which runs from the call of `pay` to its answer, a
 counts are read again from both databases. Figures are medians of the runs, with the least and the most in brackets.
 """
 
+_BUSY: Final = (
+    " **Other work was running on the machine**, so that the times say little; what was counted, and with care the "
+    "CPU time of each node, may be compared."
+)
+
 Value = Callable[[dict[str, Any]], float]
 
 _GOALS: Final[tuple[tuple[str, str, Value, float, str, bool], ...]] = (
@@ -56,6 +61,7 @@ def _machine(machine: dict[str, Any], *, quick: bool) -> str:
         f"It signs in {machine['sign_us']} us, verifies in "
         f"{machine['verify_us']} us and syncs {machine['syncs_per_s']} times a second; its load before the measurement "
         f"was {machine['load_before']}."
+        + (_BUSY if machine["load_before"] > machine["cores"] / 4 else "")
         + (" These are the figures of the quick set: fewer payments, no more than an indication.\n" if quick else "\n")
     )
 

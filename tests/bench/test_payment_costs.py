@@ -57,9 +57,11 @@ def test_the_page_shows_what_was_measured_and_what_was_not(pair: list[LocalNode]
     one = run(pair, "10000sat", 5, 5)
     one.failures["timeout: No way was found."] += 2
     row = summary([one], 5, "10000sat") | {"limits": list(LIMITS)}
-    machine = dict.fromkeys(("cpu", "cores", "memory_mb", "system", "python", "sqlite"), "x")
-    machine |= dict.fromkeys(("sign_us", "verify_us", "syncs_per_s", "load_before"), 1)
+    machine = dict.fromkeys(("cpu", "memory_mb", "system", "python", "sqlite"), "x")
+    machine |= dict.fromkeys(("cores", "sign_us", "verify_us", "syncs_per_s", "load_before"), 1)
     shown = page({"machine": machine, "a": row})
+    assert "Other work was running" in shown
+    assert "Other work was running" not in page({"machine": machine | {"load_before": 0.1}, "a": row})
     assert "2 x timeout: No way was found." in shown
     assert f"{row['payments_per_s']:,} payments/s" in shown
     assert "| b | through one forwarding node: payments/s | not measured |" in shown
