@@ -100,6 +100,8 @@ class ChannelActor(Actor[AnyChannel]):
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.is_retired = False
+        self.timer: asyncio.TimerHandle | None = None
+        """Ends an opening that takes too long."""
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
 
@@ -322,6 +324,10 @@ class Channels:
             asyncio.get_running_loop().call_soon(actor.task.cancel)
 
     def _forget_opening(self, actor: ChannelActor) -> None:
+        if actor.timer is not None:
+            # It would keep all of the actor alive until its time comes.
+            actor.timer.cancel()
+            actor.timer = None
         for key in [key for key, one in self._openings.items() if one is actor]:
             del self._openings[key]
 
@@ -541,7 +547,7 @@ class Channels:
         actor = ChannelActor(self, state, node_id)
         self._openings[(node_id, state.channel_id)] = actor
         self._start(actor)
-        asyncio.get_running_loop().call_later(OPENING_SECONDS, self._give_up, actor)
+        actor.timer = asyncio.get_running_loop().call_later(OPENING_SECONDS, self._give_up, actor)
         return actor
 
     @staticmethod
