@@ -11,11 +11,13 @@ import pytest
 from salama.base.ids import ChannelId, PaymentHash, Preimage, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat
+from salama.bitcoin.script import p2wpkh
 from salama.channel.env import Feerates
 from salama.channel.events import (
     AddDropped,
     AddHtlc,
     AddRefused,
+    CloseChannel,
     Consumed,
     Disconnect,
     FailHtlc,
@@ -533,6 +535,24 @@ def test_the_opener_follows_its_estimate() -> None:
         funding = end.record.funding
         assert int(funding.local.spec.feerate) == int(funding.remote.spec.feerate) == 2000
     pair.check()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_opener_that_is_closing_changes_no_fee(waits: bool) -> None:
+    """The peer may be negotiating already, where an update_fee is out of place: it would never end (found by the
+    simulator)."""
+    pair = Pair.opened()
+    if waits:
+        pair.alice.adds(1_000_000)
+        set_fee(pair.alice, 2000)  # waits for the revocation
+    pair.alice.does(CloseChannel(p2wpkh(b"\x02" + bytes(31) + b"\x0c")))
+    set_fee(pair.alice, 4000)
+    pair.settle()
+    pair.bob.settles_all()
+    pair.settle()
+    assert not any(isinstance(e, Send) and isinstance(e.message, UpdateFee) for e in pair.alice.effects)
+    assert pair.bob.record.mutual_close is not None
+    assert pair.alice.record.mutual_close is not None
 
 
 @pytest.mark.parametrize("rate", [1000, 1300, 700])
