@@ -186,9 +186,11 @@ def commit_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | No
     ):
         return None
     adds, refused = _still_allowed(record, link, env)
-    if not (record.owes_signature or link.queued_removals or adds or link.queued_fee):
-        return Transition(Channel(record, replace(link, queued_adds=(), exposures=None)), tuple(refused))
-    signed = with_next_remote(record, link.queued_removals, link.queued_fee, adds)
+    fee = link.queued_fee if record.our_shutdown is None else None
+    if not (record.owes_signature or link.queued_removals or adds or fee):
+        link = replace(link, queued_adds=(), queued_fee=None, exposures=None)
+        return Transition(Channel(record, link), tuple(refused))
+    signed = with_next_remote(record, link.queued_removals, fee, adds)
     link = replace(link, queued_adds=(), queued_removals=(), queued_fee=None, exposures=None)
     effects: list[Effect] = [*refused, *map(Send, update_messages(signed))]
     effects += owed_commitment_signed(signed, link)
@@ -462,7 +464,8 @@ def _failed_row(record: ChannelRecord, htlc: Htlc) -> HtlcFailed:
 def adjust_feerate(channel: Channel, event: FeeratesChanged, env: ChannelEnv) -> Transition[Channel]:
     """As opener, follow our estimate once it is far enough from what the commitments pay (B2.53)."""
     record, link = channel.record, linked(channel)
-    if not record.params.is_opener:
+    # From our shutdown on the peer may be negotiating at any moment, and would know no fee of a commitment any more.
+    if not record.params.is_opener or record.our_shutdown is not None:
         return Transition(channel)
     now = int(link.queued_fee or record.funding.latest_remote.spec.feerate)
     least, most = int(env.policy.min_feerate), int(env.policy.max_feerate)
