@@ -11,7 +11,7 @@ from salama.api import schema
 from salama.api.methods import Methods
 from salama.base.ids import PaymentHash
 from salama.base.machine import CommandRefused
-from salama.base.units import Sat
+from salama.base.units import FeeratePerKw, Sat
 from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import TxOut
@@ -178,9 +178,13 @@ class Story:
             names = [str(c) for c, v in machine.node.channels.views().items() if v.ready]
             if names:
                 closing.append(self._close(machine, self.dice.choice(names)))
+        # With the next block every opener wants another fee rate, in the middle of the closing or just before it.
+        self.world.chain.feerate = FeeratePerKw(int(1000 * 2 ** self.dice.uniform(-1.5, 2.5)))
+        self.world.note(f"feerate {self.world.chain.feerate}")
         await asyncio.gather(*closing)
 
     async def _close(self, machine: Machine, name: str) -> None:
+        await asyncio.sleep(self.dice.uniform(0, 5))
         try:
             await self._within(
                 60, machine.ask(lambda node: Methods(node).close(schema.CloseParams(channel=name, wait=20)))

@@ -141,7 +141,10 @@ def judge(world: World, tried: list[Tried]) -> None:
 
 
 def _excused(world: World, one: Tried, payment: Payment | None) -> bool:
-    """With a liar among us a payment may still wait for the chain, and the liar's own word counts for nothing."""
+    """With a liar among us a payment may still wait for the chain, and the liar's own word counts for nothing; of an
+    HTLC without an output, or not worth its output, a force close leaves each side its own opinion."""
+    if world.forced and one.amount < WORTH_CLAIMING:
+        return True
     if one.payer.is_hostile or one.payee.is_hostile:
         return True
     return any(m.is_hostile for m in world.machines) and payment is not None and bool(payment.in_flight)
