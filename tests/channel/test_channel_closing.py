@@ -257,12 +257,14 @@ def test_ranges_that_meet_in_one_point_are_enough() -> None:
 
 def bobs_answer(pair: Pair, fee: int, fee_range: FeeRange | None) -> ClosingSigned:
     """A validly signed ``closing_signed`` of Bob with any fee."""
-    from salama.channel.closing import _closing_tx, _digest
+    from salama.channel.closing import _closing_tx, closing_digest
     from salama.channel.signing import OweClosingSigned, Signature
 
     record = pair.bob.record
     closing = _closing_tx(record, Sat(fee), signer_dust=record.params.ours.dust_limit)
-    owed = OweClosingSigned(record.params.key_index, _digest(closing), record.channel_id, Sat(fee), (Sat(0), Sat(fee)))
+    owed = OweClosingSigned(
+        record.params.key_index, closing_digest(closing), record.channel_id, Sat(fee), (Sat(0), Sat(fee))
+    )
     (answer,) = pair.bob.signer.answer([owed])
     assert isinstance(answer, Signature)
     return ClosingSigned(

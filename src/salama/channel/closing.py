@@ -1,4 +1,5 @@
-"""Closing together: ``shutdown`` and the negotiation of a fee with ``closing_signed`` (BOLT 2, B2.35, B2.36, B2.39).
+"""Closing together: ``shutdown`` and the negotiation of a fee with ``closing_signed`` (BOLT 2, B2.35, B2.36, B2.39);
+peers that can do better go on in ``simple_close``.
 
 The opener pays, so the opener begins; both name the range of fees they accept and meet in two or three messages. A
 peer without ranges is met half-way, strictly between what was said before. The negotiation belongs to the connection
@@ -23,6 +24,7 @@ from salama.channel.signing import OweClosingSigned, OwePublication
 from salama.channel.state import Channel, ChannelRecord, ClosingFees, Link, LinkState, MutualClose, Phase
 from salama.channel.transactions import funding_sighash
 from salama.wire.closing import ClosingSigned, Shutdown
+from salama.wire.features import OPTION_SHUTDOWN_ANYSEGWIT, OPTION_SIMPLE_CLOSE, negotiated
 from salama.wire.setup import Warning
 
 CLOSING_WITNESS_WEIGHT = 2 + 2 + 73 + 73 + 72
@@ -74,7 +76,9 @@ def close_channel(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Tra
     if not is_allowed:
         raise CommandRefused("script_unsuitable", "a channel can only be closed to a segwit script")
     record = replace(record, phase=Phase.SHUTTING_DOWN, our_shutdown=event.script, closing_feerate=event.feerate)
-    return Transition(Channel(record, link), (CommandAnswered("", "closing"),), (_row("channel.closing", record),))
+    return Transition(
+        Channel(record, link), (CommandAnswered("", "closing"),), (closing_row("channel.closing", record),)
+    )
 
 
 @on(Shutdown, phases=OPEN_PHASES, links=READY)
@@ -86,7 +90,9 @@ def receive_shutdown(channel: Channel, message: Shutdown, env: ChannelEnv) -> Tr
         raise InvalidShutdown("shutdown to another script than was promised")
     if not is_closing_script(script, link.our_features, link.their_features):
         raise InvalidShutdown("shutdown to a script that is not allowed")
-    if record.their_shutdown is not None and record.their_shutdown != script:
+    # With a simple close each connection may begin with another script; it is the repetition that is not allowed.
+    may_change = is_simple(link) and not link.is_shutdown_received
+    if record.their_shutdown is not None and record.their_shutdown != script and not may_change:
         raise InvalidShutdown("shutdown to another script than before")
     rows: tuple[Row, ...] = ()
     if record.their_shutdown is None:
@@ -97,7 +103,9 @@ def receive_shutdown(channel: Channel, message: Shutdown, env: ChannelEnv) -> Tr
             their_shutdown=script,
             our_shutdown=ours,
         )
-        rows = (_row("channel.closing", record),)
+        rows = (closing_row("channel.closing", record),)
+    elif record.their_shutdown != script:
+        record = replace(record, their_shutdown=script)
     return Transition(Channel(record, replace(link, is_shutdown_received=True)), (), rows)
 
 
@@ -123,6 +131,26 @@ def is_clean(record: ChannelRecord, link: Link) -> bool:
     )
 
 
+def is_simple(link: Link) -> bool:
+    """Whether this connection closes with ``closing_complete`` (B2.37)."""
+    ours, theirs = link.our_features, link.their_features
+    return negotiated(ours, theirs, OPTION_SIMPLE_CLOSE) and negotiated(ours, theirs, OPTION_SHUTDOWN_ANYSEGWIT)
+
+
+def entered(channel: Channel) -> Channel:
+    """The channel in its negotiation, if nothing keeps it from there: the peer may say so in the same breath as what
+    made the channel clean."""
+    record, link = channel.record, channel.link
+    if (
+        link is None
+        or record.phase is not Phase.SHUTTING_DOWN
+        or not (link.is_shutdown_sent and link.is_shutdown_received)
+        or not is_clean(record, link)
+    ):
+        return channel
+    return Channel(replace(record, phase=Phase.NEGOTIATING), link)
+
+
 # --- fees ------------------------------------------------------------------------------------------------------------
 
 
@@ -137,13 +165,11 @@ def negotiation_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel]
         or not (link.is_shutdown_sent and link.is_shutdown_received)
     ):
         return None
-    changed = channel
+    changed = entered(channel)
+    record = changed.record
     if record.phase is Phase.SHUTTING_DOWN:
-        if not is_clean(record, link):
-            return None
-        record = replace(record, phase=Phase.NEGOTIATING)
-        changed = Channel(record, link)
-    if not record.params.is_opener or link.closing is not None:
+        return None
+    if is_simple(link) or not record.params.is_opener or link.closing is not None:
         return None if changed is channel else Transition(changed)
     fees = our_fees(record, env)
     link = replace(link, closing=fees)
@@ -195,39 +221,46 @@ def _closing_tx(
     )
 
 
-def _digest(closing: ClosingTx) -> bytes:
+def closing_digest(closing: ClosingTx) -> bytes:
     return funding_sighash(closing.tx, closing.funding_script, closing.capacity)
 
 
 def _owed_closing_signed(record: ChannelRecord, fee: Sat, fee_range: tuple[Sat, Sat]) -> OweClosingSigned:
     closing = _closing_tx(record, fee, signer_dust=record.params.ours.dust_limit)
-    return OweClosingSigned(record.params.key_index, _digest(closing), record.channel_id, fee, fee_range)
+    return OweClosingSigned(record.params.key_index, closing_digest(closing), record.channel_id, fee, fee_range)
 
 
-def owed_mutual_close(record: ChannelRecord) -> OwePublication:
-    """What publishes the agreed transaction."""
-    funding, agreed = record.funding, record.mutual_close
-    assert agreed is not None
+def owed_close(record: ChannelRecord, close: MutualClose) -> OwePublication:
+    """What publishes a closing transaction that the peer has signed."""
+    funding = record.funding
     script = funding_script(funding.our_funding_pubkey, funding.their_funding_pubkey)
     return OwePublication(
         key_index=record.params.key_index,
-        digest=funding_sighash(agreed.tx, script, funding.capacity),
-        tx=agreed.tx,
+        digest=funding_sighash(close.tx, script, funding.capacity),
+        tx=close.tx,
         commitment_number=None,
         our_funding_pubkey=funding.our_funding_pubkey,
         their_funding_pubkey=funding.their_funding_pubkey,
-        their_signature=agreed.their_signature,
+        their_signature=close.their_signature,
         why="mutual close",
     )
+
+
+def owed_closes(record: ChannelRecord, env: ChannelEnv) -> tuple[OwePublication, ...]:
+    """What publishes every closing transaction whose time has come, the best first."""
+    return tuple([owed_close(record, close) for close in record.closes if close.tx.locktime <= int(env.height) + 1])
 
 
 # --- closing_signed --------------------------------------------------------------------------------------------------
 
 
-@on(ClosingSigned, phases=(Phase.NEGOTIATING,), links=READY)
+@on(ClosingSigned, phases=(Phase.SHUTTING_DOWN, Phase.NEGOTIATING), links=READY)
 def receive_closing_signed(channel: Channel, message: ClosingSigned, env: ChannelEnv) -> Transition[Channel]:
     """Check what the peer signed, then agree with its fee or answer with one of ours."""
+    channel = entered(channel)
     record, link = channel.record, linked(channel)
+    if record.phase is not Phase.NEGOTIATING or is_simple(link):
+        raise InvalidClosing("closing_signed where no fee is negotiated")
     signed = _signed_variant(record, message, env)
     mine = link.closing or our_fees(record, env)
     has_proposed = link.closing is not None
@@ -275,7 +308,7 @@ def _signed_variant(record: ChannelRecord, message: ClosingSigned, env: ChannelE
             )
         except ClosingImpossible:
             continue
-        if env.verify([(key, _digest(closing), message.signature)]):
+        if env.verify([(key, closing_digest(closing), message.signature)]):
             variants.append(closing)
             break
     if not variants:
@@ -298,12 +331,17 @@ def _agree(
         link = replace(link, closing=replace(answer, our_fee=fee, their_fee=fee))
         effects.append(
             OweClosingSigned(
-                record.params.key_index, _digest(signed), record.channel_id, fee, _covering(answer.our_range, fee)
+                record.params.key_index,
+                closing_digest(signed),
+                record.channel_id,
+                fee,
+                _covering(answer.our_range, fee),
             )
         )
-    record = replace(record, mutual_close=MutualClose(signed.tx, message.signature))
-    effects.append(owed_mutual_close(record))
-    row = _row("channel.close_agreed", record, ("txid", str(signed.tx.txid)), ("fee_sat", int(fee)))
+    agreed = MutualClose(signed.tx, message.signature)
+    record = replace(record, mutual_close=agreed)
+    effects.append(owed_close(record, agreed))
+    row = closing_row("channel.close_agreed", record, ("txid", str(signed.tx.txid)), ("fee_sat", int(fee)))
     return Transition(Channel(record, link), tuple(effects), (row,))
 
 
@@ -328,5 +366,5 @@ def _no_overlap(channel: Channel, mine: ClosingFees) -> Transition[Channel]:
     return Transition(channel, (Send(Warning(channel_id=channel.record.channel_id, data=reason.encode())),))
 
 
-def _row(name: str, record: ChannelRecord, *more: tuple[str, str | int | bool]) -> Row:
+def closing_row(name: str, record: ChannelRecord, *more: tuple[str, str | int | bool]) -> Row:
     return PublicEvent(name, (("channel_id", str(record.channel_id)), *more))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from salama.base.ids import Side
 from salama.base.machine import Effect, PeerViolation, Row, Transition
 from salama.base.values import replace
-from salama.channel.closing import owed_mutual_close
+from salama.channel.closing import owed_closes
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, READY, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
@@ -125,10 +125,7 @@ def funding_unspent(channel: Channel, event: FundingUnspent, env: ChannelEnv) ->
     if record.spend is None or record.phase is Phase.CLOSED:
         return Transition(channel)
     row = _row("channel.unspent", record, ("txid", str(record.spend.tx.txid)))
-    effects: tuple[Effect, ...] = ()
-    if record.mutual_close is not None:
-        effects = (owed_mutual_close(record),)
-    return Transition(Channel(replace(record, spend=None), None), effects, (row,))
+    return Transition(Channel(replace(record, spend=None), None), owed_closes(record, env), (row,))
 
 
 @on(ResolvedOnChain, phases=ALL_PHASES)

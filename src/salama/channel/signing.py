@@ -14,16 +14,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from salama.base.ids import ChannelId, OutPoint, ShortChannelId, Txid
 from salama.base.machine import Effect, Owed, Row, Transition
 from salama.base.units import Sat
 from salama.bitcoin.tx import Tx
+from salama.channel.closing_forms import Form
 from salama.channel.events import AnnounceChannel, Broadcast, Disconnect, PublicEvent, Send
 from salama.channel.state import AnyChannel, Channel, PointWindow
 from salama.channel.witnesses import funding_witness
-from salama.wire.closing import ClosingSigned, FeeRange
+from salama.wire.closing import ClosingComplete, ClosingSig, ClosingSigned, FeeRange
 from salama.wire.gossip import AnnouncementSignatures, ChannelAnnouncement
 from salama.wire.opening import FundingCreated, FundingSigned
 from salama.wire.setup import Error
@@ -97,6 +98,22 @@ class OweClosingSigned(OweFundingSignature):
 
 
 @dataclass(frozen=True, slots=True)
+class OweClosingComplete(ChannelOwed):
+    """Sign each form of a closing transaction that we pay for. Answer: ``ClosingSignatures``."""
+
+    draft: ClosingComplete
+    digests: tuple[tuple[Form, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OweClosingSig(OweFundingSignature):
+    """Sign a closing transaction that the peer pays for. Answer: ``Signature``."""
+
+    draft: ClosingSig
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
 class OwePublication(OweFundingSignature):
     """Sign a transaction that spends the funding output, complete it with the peer's signature and publish it.
 
@@ -158,6 +175,13 @@ class CommitmentSignatures:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosingSignatures:
+    """In the order of the digests."""
+
+    signatures: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Revocation:
     secret: bytes = field(repr=False)
     next_point: bytes
@@ -175,7 +199,7 @@ class SecretChecked:
     is_ours: bool
 
 
-Answer = Signature | CommitmentSignatures | Revocation | AnnouncementSigned | SecretChecked
+Answer = Signature | CommitmentSignatures | ClosingSignatures | Revocation | AnnouncementSigned | SecretChecked
 
 
 class MisplacedAnswer(Exception):
@@ -226,6 +250,13 @@ def _signed(owed: Owed, answer: Answer | None) -> Effect:
                 funding_txid=owed.funding_txid if owed.names_funding else None,
             )
         )
+    if isinstance(owed, OweClosingComplete) and isinstance(answer, ClosingSignatures):
+        if len(answer.signatures) != len(owed.digests):
+            raise MisplacedAnswer("a signature for each form is needed")
+        signed: dict[str, Any] = {
+            form.value: one for (form, _), one in zip(owed.digests, answer.signatures, strict=True)
+        }
+        return Send(dataclasses.replace(owed.draft, **signed))
     if not isinstance(answer, Signature):
         raise MisplacedAnswer(f"{type(answer).__name__} to {type(owed).__name__}")
     if isinstance(owed, OweFundingCreated):
@@ -248,6 +279,9 @@ def _signed(owed: Owed, answer: Answer | None) -> Effect:
                 fee_range=FeeRange(*owed.fee_range),
             )
         )
+    if isinstance(owed, OweClosingSig):
+        chosen: dict[str, Any] = {owed.form.value: answer.signature}
+        return Send(dataclasses.replace(owed.draft, **chosen))
     if isinstance(owed, OwePublication):
         witness = funding_witness(
             owed.our_funding_pubkey, answer.signature, owed.their_funding_pubkey, owed.their_signature

@@ -33,6 +33,7 @@ from enum import Enum
 from salama.base.ids import ChannelId, HtlcRef, NodeId, OutPoint, PaymentHash, Preimage, ShortChannelId, Side
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat, Sat
 from salama.bitcoin.tx import Tx
+from salama.channel.closing_forms import Form
 from salama.channel.events import AddHtlc, Origin
 from salama.channel.keys import Basepoints
 from salama.channel.params import ChannelParams
@@ -252,6 +253,14 @@ class MutualClose:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosingTerms:
+    """What the closer of a simple close chooses."""
+
+    fee: Sat
+    locktime: int
+
+
+@dataclass(frozen=True, slots=True)
 class FundingSpend:
     """The confirmed transaction that spends the funding output."""
 
@@ -299,11 +308,16 @@ class ChannelRecord:
     closing_feerate: FeeratePerKw | None = None
     """Asked for by the user."""
     mutual_close: MutualClose | None = None
+    """The closing transaction to expect on the chain: of several, the one that pays most for its size."""
     spend: FundingSpend | None = None
     error: str = ""
     """Why the channel was failed; sent again whenever the peer connects."""
     stale: bool = False
     """The peer proved that we lost data: our commitment is revoked and must never be published."""
+    other_closes: tuple[MutualClose, ...] = ()
+    """Further closing transactions that both sides signed (``option_simple_close``): any of them may confirm."""
+    closing_terms: ClosingTerms | None = None
+    """Of our latest ``closing_complete``."""
 
     @property
     def funding(self) -> ActiveFunding:
@@ -314,6 +328,11 @@ class ChannelRecord:
     def is_awaiting_revocation(self) -> bool:
         """We have signed a commitment for which the peer's revocation is outstanding."""
         return self.active[0].next_remote is not None
+
+    @property
+    def closes(self) -> tuple[MutualClose, ...]:
+        """Every closing transaction that both sides signed, the best first."""
+        return self.other_closes if self.mutual_close is None else (self.mutual_close, *self.other_closes)
 
     def ref(self, htlc: Htlc) -> HtlcRef:
         return HtlcRef(self.channel_id, htlc.terms.side, htlc.terms.id)
@@ -370,6 +389,19 @@ class ClosingFees:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosingOffer:
+    """A ``closing_complete`` of ours on this connection."""
+
+    terms: ClosingTerms
+    our_script: bytes
+    their_script: bytes
+    forms: tuple[Form, ...]
+    made_at: int
+    """Unix seconds."""
+    is_answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """What one connection knows beyond the record."""
 
@@ -398,6 +430,8 @@ class Link:
     early_announcement: AnnouncementSignatures | None = None
     """Came before the funding was deep enough for us to judge it."""
     closing: ClosingFees | None = None
+    offer: ClosingOffer | None = None
+    """Our latest; nothing new may be offered before it is answered."""
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

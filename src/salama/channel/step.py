@@ -15,7 +15,7 @@ from typing import Final
 
 from salama.base.ids import Side
 from salama.base.machine import CommandRefused, Effect, Event, PeerViolation, Row, Transition
-from salama.channel import closing, confirming, failing, normal, opening, reestablish
+from salama.channel import closing, confirming, failing, normal, opening, reestablish, simple_close
 from salama.channel.dispatch import TABLE
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
@@ -61,6 +61,7 @@ DUE: Final[tuple[Due, ...]] = (
     confirming.announce_if_due,
     closing.shutdown_if_due,
     closing.negotiation_if_due,
+    simple_close.offer_if_due,
 )
 """What the end of a turn may bring, in the order in which the messages must go out."""
 
@@ -114,7 +115,8 @@ def _unregistered_event(channel: Channel, event: Event) -> Transition[AnyChannel
 
 
 def turn(channel: AnyChannel, events: Sequence[Event], env: ChannelEnv) -> Transition[AnyChannel]:
-    """A batch of events, then whatever is due: at most one ``commitment_signed``, ``shutdown``, ``closing_signed``.
+    """A batch of events, then whatever is due: at most one ``commitment_signed``, one ``shutdown``, and one
+    proposal for the closing transaction.
 
     Never raises for what a peer sent: a violation becomes its reaction as effects, and the state before that event is
     kept. A refused command becomes ``CommandAnswered``, a refused HTLC ``AddRefused``.
@@ -162,8 +164,8 @@ def resume(record: ChannelRecord, env: ChannelEnv) -> Transition[Channel]:
     if record.spend is None:
         if record.phase is Phase.ON_CHAIN and not record.stale:
             effects.append(failing.owed_local_commitment(record, record.error))
-        elif record.mutual_close is not None:
-            effects.append(closing.owed_mutual_close(record))
+        else:
+            effects += closing.owed_closes(record, env)
     if record.their_announcement is not None and confirming.may_announce(record, env):
         effects.append(confirming.owed_announcement(record, send=False))
     undecided = [

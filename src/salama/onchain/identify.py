@@ -104,7 +104,7 @@ def _identify(record: ChannelRecord, funding: ActiveFunding, tx: Tx, htlcs_at: H
 def _mutual(record: ChannelRecord, funding: ActiveFunding, tx: Tx) -> Close:
     """Only what pays nobody but the scripts that we agreed to close to is a mutual close."""
     agreed = {record.our_shutdown, record.their_shutdown}
-    is_ours = record.mutual_close is not None and record.mutual_close.tx.txid == tx.txid
+    is_ours = any(close.tx.txid == tx.txid for close in record.closes)
     if is_ours or (None not in agreed and all(out.script in agreed for out in tx.outputs)):
         return Close(CloseKind.MUTUAL, funding, tx, None, ())
     return Close(CloseKind.UNKNOWN, funding, tx, None, _to_our_static_key(record, tx))

@@ -28,8 +28,11 @@ from salama.channel.keys import Basepoints, derive_secret
 from salama.channel.signing import (
     AnnouncementSigned,
     Answer,
+    ClosingSignatures,
     CommitmentSignatures,
     OweAnnouncement,
+    OweClosingComplete,
+    OweClosingSig,
     OweClosingSigned,
     OweCommitmentSigned,
     OweFundingCreated,
@@ -181,7 +184,10 @@ class LocalSigner:
         if isinstance(owed, OweFundingCreated | OweFundingSigned):
             self._check_remote_number(owed.key_index, 0)
             return Signature(secp256k1.sign(self._secrets(owed.key_index).funding, owed.digest))
-        if isinstance(owed, OweClosingSigned):
+        if isinstance(owed, OweClosingComplete):
+            funding = self._secrets(owed.key_index).funding
+            return ClosingSignatures(tuple([secp256k1.sign(funding, digest) for _, digest in owed.digests]))
+        if isinstance(owed, OweClosingSigned | OweClosingSig):
             return Signature(secp256k1.sign(self._secrets(owed.key_index).funding, owed.digest))
         if isinstance(owed, OweAnnouncement):
             return AnnouncementSigned(

@@ -219,15 +219,22 @@ class Pair:
     alice: End
     bob: End
     funding_tx: Tx | None = None
+    features: Features = FEATURES
+    """Of both, on every connection."""
 
     @classmethod
     def of(
-        cls, env: ChannelEnv | None = None, *, keeps: Callable[[ChannelRecord], ChannelRecord] | None = through_disk
+        cls,
+        env: ChannelEnv | None = None,
+        *,
+        keeps: Callable[[ChannelRecord], ChannelRecord] | None = through_disk,
+        features: Features = FEATURES,
     ) -> Pair:
         env = env or default_env()
         return cls(
             End("alice", LocalSigner(b"alice" * 5), env, keeps=keeps),
             End("bob", LocalSigner(b"bobby" * 5), env, keeps=keeps),
+            features=features,
         )
 
     @classmethod
@@ -239,9 +246,10 @@ class Pair:
         announce: bool = False,
         env: ChannelEnv | None = None,
         keeps: Callable[[ChannelRecord], ChannelRecord] | None = through_disk,
+        features: Features = FEATURES,
     ) -> Pair:
         """A channel of ``capacity`` sat with ``push`` msat on Bob's side, in normal operation."""
-        pair = cls.of(env, keeps=keeps)
+        pair = cls.of(env, keeps=keeps, features=features)
         pair.opens(capacity, push, announce=announce)
         pair.settle()
         pair.confirms()
@@ -260,8 +268,8 @@ class Pair:
             our_node_id=self.alice.signer.node_id,
             their_node_id=self.bob.signer.node_id,
             chain_hash=CHAIN,
-            our_features=FEATURES,
-            their_features=FEATURES,
+            our_features=self.features,
+            their_features=self.features,
             keys=self.alice.signer.channel_keys(1),
             alias=ShortChannelId(0xA11CE),
             closing_script=p2wpkh(b"\x02" + bytes(31) + b"\x0a"),
@@ -276,8 +284,8 @@ class Pair:
             our_node_id=self.bob.signer.node_id,
             their_node_id=self.alice.signer.node_id,
             chain_hash=CHAIN,
-            our_features=FEATURES,
-            their_features=FEATURES,
+            our_features=self.features,
+            their_features=self.features,
             keys=self.bob.signer.channel_keys(1),
             alias=ShortChannelId(0xB0B),
             closing_script=p2wpkh(b"\x03" + bytes(31) + b"\x0b"),
@@ -353,7 +361,7 @@ class Pair:
         for end in (self.alice, self.bob):
             end.is_connected = True
         for end in (self.alice, self.bob):
-            end.does(Connected(FEATURES, FEATURES))
+            end.does(Connected(self.features, self.features))
 
     def restarts(self, end: End) -> None:
         """``end`` crashes and comes back with nothing but its record; not connected."""
