@@ -1,5 +1,5 @@
 # Everything a developer runs. `make demo` and `make test` set up .venv by themselves.
-.PHONY: demo sim test soak bench bench-quick check sabotage lock clean help
+.PHONY: demo sim test soak interop bench bench-quick check sabotage lock clean help
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
@@ -17,6 +17,9 @@ test: dev        ## all tests, within five minutes
 
 soak: dev        ## the full counts
 	@$(BIN)/pytest -m slow -n 2 $(ARGS)
+
+interop: dev     ## against LDK and a real bitcoind (scripts/interop_setup installs them)
+	@$(BIN)/pytest -m interop tests/interop $(ARGS)
 
 bench: dev       ## how fast it is: docs/benchmarks.md and bench/results.json
 	@$(BIN)/python -m bench $(ARGS)

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -358,7 +359,7 @@ class Ldk:
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
         self._ids = 0
         self._read = 0
-        self._hashes: list[str] = []
+        self._hashes: list[str] = list(options.pop("hashes", ()))
         """Block hashes by height, from 1 on, as LDK was told."""
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
@@ -427,6 +428,10 @@ class Ldk:
         """What LDK had against its peers or its own situation: warnings and errors of its log."""
         return [e["text"] for e in self.events if e.get("event") == "Log"]
 
+    def save(self) -> dict[str, Any]:
+        """Its state, to start it again with: ``Ldk(directory, chain, **saved)``. Later than now that is a cheat."""
+        return {"saved": self.call("save"), "hashes": list(self._hashes)}
+
     def follow(self) -> None:
         """Bring LDK to the tip of the chain, back over a fork if need be."""
         height = self._chain.height
@@ -450,15 +455,17 @@ class Ldk:
         return dict(found[0])
 
     def stop(self) -> None:
-        try:
-            self.call("stop")
-        except (OSError, queue.Empty, LdkFailed):
-            self.process.kill()
+        if self.process.poll() is None:
+            try:
+                self.call("stop")
+            except (OSError, queue.Empty, LdkFailed):
+                self.process.kill()
         self.process.wait(timeout=10)
         self._reader.join(timeout=10)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 # --- all together -----------------------------------------------------------------------------------------------------

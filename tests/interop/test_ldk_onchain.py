@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from interop_bench import SalamaNode, World, txid_of, until
-from ldk_moves import ldk_opens, pay_ldk, pay_us, quiet
+from interop_bench import World, txid_of, until
+from ldk_moves import CAPACITY, ldk_opens, pay_ldk, pay_us, quiet
 
-from salama.base.machine import CommandRefused
 from salama.bitcoin.tx import Tx
 
 pytestmark = pytest.mark.interop
 ON_BITCOIND = True
+MOST_FEES = 20_000
+"""Satoshis: what all our transactions around one close may cost at the lowest feerates."""
 
 
 def give_ldk_coins(world: World, count: int = 5) -> None:
@@ -57,13 +60,10 @@ def test_we_close_alone(opened: World) -> None:
     quiet(opened)
     channel_id = node.channel()["channel_id"]
     # LDK must not hear of it before ours is mined: it would publish its own.
-    os.kill(ldk.process.pid, signal.SIGSTOP)
-    try:
+    with silenced(opened):
         node.call("close", channel=channel_id, force=True, wait=0)
         commitment = commitment_of(opened, channel_id)
         opened.chain.mine(1)
-    finally:
-        os.kill(ldk.process.pid, signal.SIGCONT)
     opened.follow()
     closed = ldk.event("ChannelClosed", channel_id=channel_id)
     assert any(kind in str(closed["reason"]) for kind in ("CounterpartyForceClosed", "CommitmentTxConfirmed")), closed
@@ -72,6 +72,7 @@ def test_we_close_alone(opened: World) -> None:
     opened.mine(6)
     ldk.event("SpendableOutputs", channel_id=channel_id)
     until("LDK took its output", lambda: is_spent(opened, commitment, theirs))
+    ends_with(opened, channel_id, CAPACITY - 623_457)
 
 
 def test_ldk_closes_alone(opened: World) -> None:
@@ -91,19 +92,15 @@ def test_ldk_closes_alone(opened: World) -> None:
     opened.mine(300)
     ldk.event("SpendableOutputs", channel_id=channel_id)
     until("LDK took its delayed output", lambda: is_spent(opened, commitment, theirs))
+    ends_with(opened, channel_id, 576_543)
 
 
 def test_ldk_takes_a_payment_to_the_chain(opened: World) -> None:
-    """LDK claims an HTLC of ours by its HTLC-success transaction, with the signature that we gave for it."""
+    """LDK claims an HTLC of ours by HTLC-success, with our signature; the preimage that it shows is our proof."""
     node, ldk = opened["salama"], opened.ldk
     give_ldk_coins(opened)
-    ldk.call("hold", on=True)
-    invoice = ldk.call("invoice", amount_msat=60_000_000)
     channel_id = node.channel()["channel_id"]
-    with ThreadPoolExecutor(1) as pool:
-        paying = pool.submit(_pay, node, invoice)
-        held = ldk.event("PaymentClaimable")["payment_hash"]
-        quiet_commitments(opened)
+    with paying(opened, 60_000_000) as (pays, held):
         ldk.call("force_close", channel_id=channel_id)
         commitment = commitment_of(opened, channel_id)
         htlc = [int(o.value) for o in commitment.outputs].index(60_000)
@@ -111,10 +108,105 @@ def test_ldk_takes_a_payment_to_the_chain(opened: World) -> None:
         ldk.call("claim", payment_hash=held)
         success = until("its HTLC transaction is taken", lambda: _spender(opened, commitment, htlc))
         assert success.locktime == 0
-        opened.mine(6)
-        assert is_spent(opened, commitment, htlc)
-        node.stop()
-        paying.result()
+        opened.mine(1)
+        paid = pays.result()
+    assert paid["status"] == "succeeded"
+    assert is_spent(opened, commitment, htlc)
+    # Our own side of its commitment is ours at once.
+    ends_with(opened, channel_id, CAPACITY // 2 - 60_000)
+
+
+def test_ldk_closes_with_a_payment_that_nobody_takes(opened: World) -> None:
+    """LDK's commitment holds our HTLC; after its time we take it back from there."""
+    node, ldk = opened["salama"], opened.ldk
+    channel_id = node.channel()["channel_id"]
+    with paying(opened, 60_000_000) as (pays, _):
+        ldk.call("force_close", channel_id=channel_id)
+        commitment_of(opened, channel_id)
+        until_over(opened, channel_id)
+        assert pays.result()["status"] == "failed"
+    ends_with(opened, channel_id, CAPACITY // 2)
+
+
+def test_we_close_with_a_payment_that_nobody_takes(opened: World) -> None:
+    """Our commitment holds the HTLC; after its time our HTLC-timeout transaction carries LDK's signature."""
+    node, ldk = opened["salama"], opened.ldk
+    channel_id = node.channel()["channel_id"]
+    with paying(opened, 60_000_000) as (pays, _):
+        with silenced(opened):
+            node.call("close", channel=channel_id, force=True, wait=0)
+            commitment_of(opened, channel_id)
+            opened.chain.mine(1)
+        opened.follow()
+        until_over(opened, channel_id)
+        assert pays.result()["status"] == "failed"
+    assert ldk.seen("PaymentClaimed") == []
+    ends_with(opened, channel_id, CAPACITY // 2)
+
+
+@pytest.mark.parametrize("closer", ["us", "LDK"])
+def test_we_take_a_payment_to_the_chain(pair: World, closer: str) -> None:
+    """We know a preimage and LDK does not hear it: we claim from its commitment, or by HTLC-success from ours."""
+    alice, bob, ldk = pair["salama"], pair.add_node("bob"), pair.ldk
+    to_bob = alice.call("open", peer=bob.uri, amount="1000000sat", private=True)
+    pair.settled(to_bob["funding_txid"], 6)
+    pair.ready(to_bob["channel_id"], alice, bob)
+    channel_id = ldk_opens(pair, push_msat=100_000_000, announce=True)
+    invoice = bob.call("invoice", amount="50000sat")
+    os.kill(bob.process.pid, signal.SIGSTOP)
+    try:
+        payment_hash = ldk.call("pay", invoice=invoice["invoice"])
+        until("the HTLC waits at bob's door", lambda: alice.channel(to_bob["channel_id"])["htlcs_outgoing"] == 1)
+        if closer == "LDK":
+            ldk.call("force_close", channel_id=channel_id)
+            commitment = commitment_of(pair, channel_id)
+            pair.chain.mine(1)
+            ldk.follow()
+        os.kill(ldk.process.pid, signal.SIGSTOP)
+    finally:
+        os.kill(bob.process.pid, signal.SIGCONT)
+    try:
+        until("alice has the preimage", lambda: alice.channel(to_bob["channel_id"])["htlcs_outgoing"] == 0)
+        if closer == "us":
+            alice.call("close", channel=channel_id, force=True, wait=0)
+            commitment = commitment_of(pair, channel_id)
+            pair.chain.mine(1)
+        htlc = next(n for n, o in enumerate(commitment.outputs) if 50_000 < int(o.value) < 50_100)
+        until("alice claims it", lambda: is_spent(pair, commitment, htlc))
+    finally:
+        os.kill(ldk.process.pid, signal.SIGCONT)
+    pair.mine(1)
+    # LDK reads the preimage on the chain: it has paid.
+    ldk.event("PaymentSent", payment_hash=payment_hash)
+    until_over(pair, channel_id)
+    ends_with(pair, channel_id, 100_000 + int(commitment.outputs[htlc].value))
+
+
+def test_ldk_publishes_the_past(opened: World) -> None:
+    """An LDK that was started from an old state closes with a revoked commitment: all of it is ours, HTLCs too."""
+    node, ldk = opened["salama"], opened.ldk
+    channel_id = node.channel()["channel_id"]
+    with paying(opened, 60_000_000) as (pays, held):
+        old = ldk.save()
+        ldk.call("claim", payment_hash=held)
+        assert pays.result()["status"] == "succeeded"
+    ldk.call("hold", on=False)
+    pay_ldk(node, ldk, 100_000_000)
+    pay_us(node, ldk, 20_000_000)
+    quiet(opened)
+    ldk.stop()
+    thief = opened.add_ldk(**old)
+    opened.follow()
+    give_ldk_coins(opened)
+    thief.call("force_close", channel_id=channel_id)
+    commitment = commitment_of(opened, channel_id)
+    opened.mine(1)
+    worth = [n for n, o in enumerate(commitment.outputs) if int(o.value) > 330]
+    assert len(worth) == 3
+    until("we take every output", lambda: all(is_spent(opened, commitment, n) for n in worth))
+    opened.mine(1)
+    until_over(opened, channel_id)
+    ends_with(opened, channel_id, CAPACITY)
 
 
 def test_ldk_takes_a_timeout_to_the_chain(pair: World) -> None:
@@ -153,9 +245,58 @@ def test_ldk_takes_a_timeout_to_the_chain(pair: World) -> None:
     assert is_spent(pair, commitment, htlc)
 
 
-def _pay(node: SalamaNode, invoice: str) -> None:
-    with suppress(CommandRefused):
-        node.call("pay", request=invoice)
+@contextmanager
+def paying(world: World, amount_msat: int) -> Iterator[tuple[Future[dict[str, Any]], str]]:
+    """A payment by us that LDK holds, in the commitments of both: what comes of it, and its hash."""
+    node, ldk = world["salama"], world.ldk
+    ldk.call("hold", on=True)
+    invoice = ldk.call("invoice", amount_msat=amount_msat)
+    with ThreadPoolExecutor(1) as pool:
+        pays = pool.submit(node.call, "pay", request=invoice, timeout=5)
+        held = ldk.event("PaymentClaimable")["payment_hash"]
+        quiet_commitments(world)
+        try:
+            yield pays, held
+        except BaseException:
+            node.stop()
+            raise
+
+
+@contextmanager
+def silenced(world: World) -> Iterator[None]:
+    """LDK neither hears nor says anything meanwhile."""
+    process = world.ldk.process
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def until_over(world: World, channel_id: str, step: int = 20) -> None:
+    """Mine until our node has forgotten the channel: nothing is left to claim and all of it is deep."""
+    node = world["salama"]
+    for _ in range(1_000 // step):
+        world.mine(step)
+        if node.channel(channel_id)["state"] == "closed":
+            return
+    raise AssertionError(node.call("why", channel=channel_id))
+
+
+def ends_with(world: World, channel_id: str, wanted: int) -> None:
+    """The wallet has what the channel owed us, less what the fees of a few small transactions come to."""
+    until_over(world, channel_id)
+    until("the wallet sees it", lambda: wanted - MOST_FEES <= _gained(world) <= wanted)
+
+
+def _gained(world: World) -> int:
+    """Satoshis of our wallet beyond its first coins; what it put into channels of its own counts as spent."""
+    balance = world["salama"].call("balance")
+    first = 3 * 50 * 100_000_000
+    spent = sum(
+        c["capacity_msat"] // 1000 for c in world["salama"].call("channels", closed=True)["channels"] if c["opener"]
+    )
+    return int(balance["onchain_confirmed_msat"]) // 1000 - first + spent
 
 
 def quiet_commitments(world: World, incoming: int = 0) -> None:

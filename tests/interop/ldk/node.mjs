@@ -1,5 +1,5 @@
 // One LDK node, put together from LDK's parts. It knows no chain of its own: blocks come in by `connectBlock`,
-// transactions go out through `say`. Monitors live in memory: this peer does not survive its process.
+// transactions go out through `say`. It keeps nothing on disk: `save` gives its state away, `start` takes it back.
 
 import * as ldk from "lightningdevkit";
 import { NodeLDKNet } from "lightningdevkit-node-net";
@@ -11,17 +11,18 @@ const LEVELS = ["gossip", "trace", "debug", "info", "warn", "error"];
 const NO_U32 = () => ldk.Option_u32Z.constructor_none();
 
 export class LdkNode {
-  /** `say(object)` reports; `options`: seed (hex), feerate (sat/kw), and the switches of `config` below. */
+  /** `say(object)` reports; `options`: seed (hex), saved, feerate (sat/kw), and the switches of `config` below. */
   constructor(options, say) {
     this.say = say;
     this.options = options;
     this.feerate = options.feerate ?? 253;
     this.minFeerate = options.min_feerate ?? 253;
-    this.held = new Map();
+    this.held = new Map((options.saved?.held ?? []).map(([hash, preimage]) => [hash, bytes(preimage)]));
     this.accept = "yes";
     this.holdPayments = false;
     this.userChannelIds = 0n;
     this.coins = new Coins();
+    this.saved = new Map();
     this.build();
   }
 
@@ -44,9 +45,13 @@ export class LdkNode {
       broadcast_transactions: (txs) => say({ event: "Broadcast", txs: txs.map(hex) }),
     });
     const done = ldk.ChannelMonitorUpdateStatus.LDKChannelMonitorUpdateStatus_Completed;
+    const save = (outpoint, monitor) => {
+      this.saved.set(plain(outpoint), hex(monitor.write()));
+      return done;
+    };
     const persister = ldk.Persist.new_impl({
-      persist_new_channel: () => done,
-      update_persisted_channel: () => done,
+      persist_new_channel: save,
+      update_persisted_channel: (outpoint, _update, monitor) => save(outpoint, monitor),
       archive_persisted_channel: () => {},
     });
     this.keys = ldk.KeysManager.constructor_new(bytes(options.seed), BigInt(now), 0);
@@ -65,12 +70,32 @@ export class LdkNode {
       ldk.MultiThreadedLockableScore.constructor_new(scorer.as_Score()).as_LockableScore(),
       ldk.ProbabilisticScoringFeeParameters.constructor_default(),
     );
-    this.channels = ldk.ChannelManager.constructor_new(
-      fees, this.monitors.as_Watch(), broadcaster, router.as_Router(),
-      ldk.DefaultMessageRouter.constructor_new(this.graph, entropy).as_MessageRouter(),
-      this.logger, entropy, signer, this.keys.as_SignerProvider(), this.config(),
-      ldk.ChainParameters.constructor_new(network, ldk.BestBlock.constructor_from_network(network)), now,
-    );
+    const messageRouter = ldk.DefaultMessageRouter.constructor_new(this.graph, entropy).as_MessageRouter();
+    const providers = [entropy, signer, this.keys.as_SignerProvider()];
+    if (options.saved === undefined) {
+      this.channels = ldk.ChannelManager.constructor_new(
+        fees, this.monitors.as_Watch(), broadcaster, router.as_Router(), messageRouter,
+        this.logger, ...providers, this.config(),
+        ldk.ChainParameters.constructor_new(network, ldk.BestBlock.constructor_from_network(network)), now,
+      );
+    } else {
+      const monitors = options.saved.monitors.map((monitor) =>
+        unwrap(
+          ldk.UtilMethods.constructor_C2Tuple_ThirtyTwoBytesChannelMonitorZ_read(
+            bytes(monitor), entropy, this.keys.as_SignerProvider(),
+          ),
+          "monitor",
+        ).get_b(),
+      );
+      const read = ldk.UtilMethods.constructor_C2Tuple_ThirtyTwoBytesChannelManagerZ_read(
+        bytes(options.saved.manager), ...providers, fees, this.monitors.as_Watch(), broadcaster, router.as_Router(),
+        messageRouter, this.logger, this.config(), monitors,
+      );
+      this.channels = unwrap(read, "manager").get_b();
+      for (const monitor of monitors) {
+        unwrap(this.monitors.as_Watch().watch_channel(monitor.get_funding_txo().get_a(), monitor), "watch");
+      }
+    }
     this.gossip = ldk.P2PGossipSync.constructor_new(
       this.graph, ldk.Option_UtxoLookupZ.constructor_none(), this.logger,
     );
@@ -341,6 +366,12 @@ export class LdkNode {
       "050b" + hex(Buffer.from("ldk.example")) + "260a",
     ].map((wire) => unwrap(ldk.SocketAddress.constructor_read(bytes(wire)), "address"));
     this.peers.broadcast_node_announcement(bytes("3399ff"), name, addresses);
+  }
+
+  /** All that a restart needs, as it is now. Given back to `start` later than that, it is a lie about the past. */
+  save() {
+    const held = [...this.held].map(([hash, preimage]) => [hash, hex(preimage)]);
+    return { manager: hex(this.channels.write()), monitors: [...this.saved.values()], held };
   }
 
   /** What LDK does once a minute: among others, a new feerate is offered to peers. */

@@ -43,6 +43,7 @@ const METHODS = {
   blocks: (p) => p.blocks.forEach((block, i) => node.connectBlock(block, p.height + i)),
   disconnect_block: (p) => node.disconnectBlock(p.header, p.height),
   announce: (p) => node.announce(p.alias),
+  save: () => node.save(),
   tick: () => node.tick(),
   stop: () => node.stop(),
 };
