@@ -1,4 +1,4 @@
-"""Sending coins on chain from a real node: an amount, everything, and what is refused (with nothing set aside for ever)."""
+"""Sending coins on chain from a real node: an amount, everything, and refusals that set nothing aside for ever."""
 
 from __future__ import annotations
 

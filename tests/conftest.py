@@ -1,0 +1,17 @@
+"""For all tests: a share of the long ones (``SALAMA_SHARE=3/40`` runs every fortieth of them, beginning with the third)."""
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    share = os.environ.get("SALAMA_SHARE")
+    if not share:
+        return
+    number, _, of = share.partition("/")
+    first, step = int(number) - 1, int(of)
+    chosen = {id(item) for item in [i for i in items if i.get_closest_marker("slow")][first::step]}
+    kept = [item for item in items if id(item) in chosen]
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+    items[:] = kept
