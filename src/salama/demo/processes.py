@@ -127,6 +127,8 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.children: list[Child] = []
+        self.program: tuple[str, ...] = ("-m", "salama")
+        """What Python runs; tests put something around it."""
 
     async def start(self, name: str, arguments: Sequence[str]) -> Child:
         """Run ``salama`` with ``arguments`` and wait until it is ready. Raises ProcessFailed.
@@ -138,8 +140,7 @@ class Processes:
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "salama",
+                *self.program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,0 +1,58 @@
+"""Power cuts under two-hop load: nothing lost, nothing paid twice, no channel closed; without syncs it would be.
+
+The last test ruins the line that all of them share.
+"""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from moments import order_of
+from power_cuts import Line, PowerCuts, line_of_three
+
+from salama.testing import sqlite_vfs
+
+pytestmark = pytest.mark.skipif(not sqlite_vfs.is_reachable(), reason="this Python keeps its SQLite to itself")
+
+MESSAGES = ("commitment_signed", "revoke_and_ack")
+
+
+def check(line: Line, count: int, seed: int) -> None:
+    found = PowerCuts(line, random.Random(seed)).run(count)
+    assert found.wrong == []
+    assert found.cuts == count
+    # The power did fail while something was on its way to the disk.
+    assert found.changes_lost > 0
+    assert found.moments.keys() - {"idle", "at any time"}
+
+
+def test_commitments_and_revocations_are_sent_after_their_sync(line: Line) -> None:
+    alice, bob, carol = line.nodes
+    notes = {node.name: line.network.directory / f"{node.name}.moments" for node in line.nodes}
+    for node in line.nodes:
+        line.restart(node, "--moments", str(notes[node.name]))
+    line.network.usable(alice, bob)
+    line.network.usable(bob, carol)
+    invoices = [carol.invoice("10000sat") for _ in range(30)]
+    with ThreadPoolExecutor(10) as pool:
+        paid = list(pool.map(lambda request: alice.call("pay", request=request)["status"], invoices))
+    assert paid.count("succeeded") == 30
+    for node in line.nodes:
+        order = order_of(notes[node.name].read_text().splitlines())
+        assert order.early == [], node.name
+        assert all(order.sent[kind] >= 5 for kind in MESSAGES), (node.name, order.sent)
+
+
+def test_ten_power_cuts(line: Line) -> None:
+    check(line, 10, seed=1)
+
+
+@pytest.mark.slow
+def test_two_hundred_power_cuts() -> None:
+    with line_of_three() as line:
+        check(line, 200, seed=2)
+
+
+def test_nodes_that_do_not_sync_are_found_out(line: Line) -> None:
+    found = PowerCuts(line, random.Random(3), synchronous="OFF").run(20)
+    assert found.wrong != []
