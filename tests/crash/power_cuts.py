@@ -19,7 +19,7 @@ from bench.payments import line_of
 
 from salama.base.machine import CommandRefused
 from salama.demo.processes import ProcessFailed
-from salama.testing.doomed import REPORT
+from salama.testing.doomed_disk import REPORT
 from salama.testing.network import LocalNetwork, LocalNode, TookTooLong, until
 
 BETWEEN = (0.02, 0.3)

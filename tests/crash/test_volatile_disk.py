@@ -61,7 +61,7 @@ PROGRAM = """
 import random, sqlite3, sys
 from pathlib import Path
 from salama.testing import sqlite_vfs
-from salama.testing.doomed import DoomedDisk
+from salama.testing.doomed_disk import DoomedDisk
 
 disk = DoomedDisk(random.Random(int(sys.argv[2])))
 sqlite_vfs.watch(disk)
@@ -75,7 +75,7 @@ for n in range(40):
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 db.execute("BEGIN")
 db.execute("UPDATE t SET x = zeroblob(9000)")
-disk._end("here")
+disk.end("here")
 """
 
 
