@@ -271,6 +271,24 @@ def test_a_retransmission_says_the_same() -> None:
     assert [type(m) for m in first] == [UpdateAddHtlc, UpdateAddHtlc, CommitmentSigned]
 
 
+def test_channel_ready_is_repeated_before_the_first_signature() -> None:
+    """The peer lost our first `channel_ready` and the signature after it: in the other order it would take neither, for
+    ever (found by the simulator)."""
+    pair = Pair.of()
+    pair.opens(1_000_000, 400_000_000)
+    pair.settle()
+    pair.confirms()
+    pair.alice.outbox.clear()
+    pair.deliver(pair.bob, 10)
+    pair.alice.adds(1_000_000)
+    pair.cut()
+    pair.connect()
+    pair.settle()
+    assert pair.bob.is_connected
+    assert pair.bob.record.phase is Phase.NORMAL
+    assert len(pair.bob.pending) == 1
+
+
 def test_shutdown_is_repeated_on_every_connection() -> None:
     from salama.channel.events import CloseChannel
 
