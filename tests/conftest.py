@@ -1,4 +1,4 @@
-"""For all tests: a share of the long ones (``SALAMA_SHARE=3/40`` runs every fortieth of them, beginning with the third)."""
+"""For all tests: a share of the long ones (``SALAMA_SHARE=3/40``: every fortieth of them, beginning with the third)."""
 
 import os
 
