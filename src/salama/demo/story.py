@@ -224,21 +224,27 @@ class Story:
     async def close_channels(self) -> None:
         stage, network = self.stage, self.network
         stage.act("Closing together")
-        stage.say("Both sides say that they are done, agree on a fee, and sign one last transaction:")
+        stage.say("Both sides say that they are done, and sign a last transaction together:")
         logs = self._logs()
-        lines: list[tuple[str, ...]] = []
+        asked: list[tuple[str, str, str]] = []
         for opener, peer in self.channels:
             # Either side may ask for it.
             asking = peer if (opener, peer) == ("carol", "dave") else opener
             other = opener if asking == peer else peer
             channel = await network.channel(asking, other)
             assert channel is not None
-            closed = await network.nodes[asking].rpc.call("close", channel=channel["channel_id"])
-            if not lines:
+            await network.nodes[asking].rpc.call("close", channel=channel["channel_id"])
+            if not asked:
                 stage.spoken(logs.spoken(CLOSING))
-            lines.append((f"{opener} — {peer}", f"{asking} asked", f"closed by {closed['closing_txid'][:16]}…"))
+            asked.append((opener, peer, asking))
         await network.waiting_txs(len(self.channels))
         await network.mine(DEPTH)
+        lines = []
+        for opener, peer, asking in asked:
+            # Where each side offers a transaction, only the chain knows which of the two it took.
+            channel = await network.channel(asking, opener if asking == peer else peer)
+            assert channel is not None
+            lines.append((f"{opener} — {peer}", f"{asking} asked", f"closed by {channel['closing_txid'][:16]}…"))
         stage.facts(lines)
         stage.say("Each transaction pays both sides what they own by now, and the coins are on chain again.")
 
