@@ -11,6 +11,7 @@ from enum import Enum
 
 from salama.base.machine import Effect, PeerViolation, Reaction, Transition
 from salama.base.values import replace
+from salama.channel.confirming import ready_if_due
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import Connected, Disconnected, FeeratesChanged, Send
@@ -182,6 +183,11 @@ def receive_reestablish(channel: Channel, message: ChannelReestablish, env: Chan
     if message.next_funding is not None:
         # We have no interactive transaction: the peer may forget its own (B2.62).
         effects.append(Send(TxAbort(channel_id=record.channel_id, data=b"unknown funding transaction")))
+    channel = Channel(record, link)
+    if record.our_ready and (repeated := ready_if_due(channel, env)) is not None:
+        # Before any signature: a peer that missed it takes none yet.
+        channel, effects = repeated.state, [*effects, *repeated.effects]
+        link = linked(channel)
     resent: list[list[Effect]] = []
     if verdict.resend_revocation:
         resent.append([owed_revocation(record)])
@@ -190,7 +196,6 @@ def receive_reestablish(channel: Channel, message: ChannelReestablish, env: Chan
     if verdict.commitment_first:
         resent.reverse()
     effects += [effect for group in resent for effect in group]
-    channel = Channel(record, link)
     if record.phase in (Phase.NORMAL, Phase.SHUTTING_DOWN):
         channel = adjust_feerate(channel, FeeratesChanged(), env).state
     return Transition(channel, tuple(effects))
