@@ -206,12 +206,14 @@ class Machine:
         if not self.is_up or self.node is None or self.loop is None:
             answer.set_exception(MachineDown(self.name))
             return answer
-        task = self.loop.create_task(question(self.node), name="user")
+        loop = self.loop
+        task = loop.create_task(question(self.node), name="user")
         self._asked = [one for one in self._asked if not one.done()]
         self._asked.append(answer)
 
         def done(task: asyncio.Task[T]) -> None:
-            error = MachineDown(self.name) if task.cancelled() else task.exception()
+            # Whatever a dying machine says is only that it died.
+            error = MachineDown(self.name) if task.cancelled() or loop.dead else task.exception()
             if answer.done():
                 return
             if error is None:
