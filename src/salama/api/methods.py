@@ -237,7 +237,10 @@ class Methods:
         ]
         if params.closed:
             page = await node.journal.read(lambda db: queries.closed_channels(db, limit=1000))
-            lines += [self._channel(Channel(record), None) for record in page.rows]
+            closed = [self._channel(Channel(record), None) for record in page.rows]
+            # One that closed while the disk was read is in both lists.
+            ids = {line.channel_id for line in closed}
+            lines = [line for line in lines if line.channel_id not in ids] + closed
         return schema.Channels(channels=lines)
 
     def _channel(self, channel: Channel, actor: ChannelActor | None) -> schema.Channel:
