@@ -19,7 +19,7 @@ soak: dev        ## the full counts
 	@$(BIN)/pytest -m slow -n 2 $(ARGS)
 
 interop: dev     ## against LDK and a real bitcoind (scripts/interop_setup installs them)
-	@$(BIN)/pytest -m interop tests/interop $(ARGS)
+	@$(BIN)/pytest -m interop -n 2 tests/interop $(ARGS)
 
 bench: dev       ## how fast it is: docs/benchmarks.md and bench/results.json
 	@$(BIN)/python -m bench $(ARGS)

@@ -127,7 +127,8 @@ def test_feerates_move(pair: World) -> None:
     pair.chain.call("setfeeestimate", "0.00010")
     pair.mine(2)
     until("our new feerate is LDK's", lambda: ldk.channel(by_us)["feerate"] == 2_500)
-    assert node.channel(by_us)["feerate_per_kw"] == 2_500 > first
+    until("it is in our commitment too", lambda: node.channel(by_us)["feerate_per_kw"] == 2_500)
+    assert first != 2_500
     pay_ldk(node, ldk, 600_000_000)
     pay_us(node, ldk, 700_000_000)
     quiet(pair)
