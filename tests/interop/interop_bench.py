@@ -65,7 +65,7 @@ def need(name: str, missing: str | None) -> None:
 def missing_ldk() -> str | None:
     """Why LDK cannot run here, or None."""
     if shutil.which("node") is None:
-        return "LDK needs Node 20 or later, and there is no `node` on PATH"
+        return "LDK needs Node 18 or later, and there is no `node` on PATH"
     if not (LDK / "node_modules" / "lightningdevkit").is_dir():
         return "LDK is not installed; run scripts/interop_setup ldk"
     return None
