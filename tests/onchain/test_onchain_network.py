@@ -57,6 +57,7 @@ def test_an_htlc_in_flight_when_the_channel_goes_to_the_chain(network: LocalNetw
     network.fund(bob)
     network.open(alice, bob, "1000000sat")
     network.open(bob, carol, "1000000sat")
+    network.known(2)
     request = carol.invoice("50000sat")
     results: list[Any] = []
 
