@@ -41,7 +41,7 @@ lock: dev        ## renew the lock files
 	@for k in core test; do \
 	  o=requirements.lock; e=""; [ $$k = test ] && { o=requirements-test.lock; e="--extra test"; }; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url --extra build $$e pyproject.toml -o $$o; done
+	    --extra build $$e pyproject.toml -o $$o; done
 
 clean:           ## remove what was made here
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
