@@ -6,34 +6,19 @@ Amounts come in with a unit (``api.amounts``) and go out as integers in fields e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
-Amount = Annotated[str, Meta(description="a number with its unit: 1000sat, 5000msat, 25k, 0.001btc", max_length=40)]
-PeerAddress = Annotated[str, Meta(description="node id, or node id@host:port", max_length=400)]
-Limit = Annotated[int, Meta(description="how many entries at most", ge=1, le=1000)]
-Cursor = Annotated[str, Meta(description="where the last page ended (its next_cursor)", max_length=100)]
-
-
-class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of a method; an unknown one is refused."""
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of a method."""
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    """No parameters."""
-
-
-class Done(Result, frozen=True, kw_only=True):
-    """It is done."""
-
-    ok: bool = True
+from salama.api.method import Amount as Amount
+from salama.api.method import Cursor as Cursor
+from salama.api.method import Done as Done
+from salama.api.method import Limit as Limit
+from salama.api.method import Method as Method
+from salama.api.method import Nothing as Nothing
+from salama.api.method import Params as Params
+from salama.api.method import PeerAddress as PeerAddress
+from salama.api.method import Result as Result
 
 
 class Info(Result, frozen=True, kw_only=True):
@@ -319,18 +304,6 @@ class WhyLine(Result, frozen=True, kw_only=True):
 class Why(Result, frozen=True, kw_only=True):
     channel_id: str
     lines: list[WhyLine]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method as every face shows it. ``positional`` names the parameters that the terminal takes without a flag."""
-
-    name: str
-    summary: str
-    params: type[Params]
-    result: type[Result]
-    positional: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
