@@ -26,7 +26,8 @@ from salama.channel.transactions import commitment_sighash
 from salama.codec.message import Message
 from salama.crypto.hashes import sha256
 from salama.node.chain import Broadcaster
-from salama.node.channels import ChannelActor, Channels
+from salama.node.channel_actor import ChannelActor
+from salama.node.channels import Channels
 from salama.node.wallet import WalletActor
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys

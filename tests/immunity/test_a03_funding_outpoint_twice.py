@@ -3,7 +3,7 @@
 What failed: the id of a channel follows from its funding outpoint by an exclusive or, so a peer that names the outpoint
 of somebody else's channel, or one that collides with it, got that channel's place in memory or on disk.
 
-Defence: node/channels.py:Channels.claim gives an id to one opening ever: no living channel, no other opening and no row
+Defence: node/openings.py:Openings.claim gives an id to one opening ever: no living channel, no other opening and no row
 on disk may have it; node/chain.py:Watch tells two fundings of one transaction apart.
 
 Not covered: dual funding and splices, which are not built.

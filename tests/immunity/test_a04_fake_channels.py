@@ -3,7 +3,7 @@
 What failed: a channel that is offered but never funded costs its opener nothing, and nodes kept each of them for two
 weeks, with a task, a record and a check at every block, until they stalled.
 
-Defence: node/channels.py:Channels.open_received counts openings before it does anything that waits, and judges the
+Defence: node/openings.py:Openings.open_received counts openings before it does anything that waits, and judges the
 offer before keys or addresses are spent on it; MAX_OPENINGS, MAX_OPENINGS_PER_PEER and MAX_UNFUNDED bound what peers
 without a funded channel may hold; channel/policy.py:Policy.max_pending_per_peer bounds each; a script that an
 abandoned opening leaves over goes to the next one; node/node.py:Node.has_channel lets only funded channels make a
@@ -29,9 +29,9 @@ from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected
 from salama.channel.events import BlockArrived
 from salama.channel.state import Channel, Confirmation
-from salama.node import channels as node_channels
-from salama.node.channels import MAX_OPENINGS_PER_PEER
+from salama.node import openings as node_openings
 from salama.node.node import Node
+from salama.node.openings import MAX_OPENINGS_PER_PEER
 from salama.storage import queries
 from salama.testing.graphs import unsigned_node_id
 from salama.testing.pair import START
@@ -59,7 +59,7 @@ def test_the_limit_of_one_peer_holds_however_fast_it_asks(tmp_path: Path) -> Non
 
 
 def test_the_limit_of_all_peers_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_channels, "MAX_OPENINGS", 10)
+    monkeypatch.setattr(node_openings, "MAX_OPENINGS", 10)
 
     async def story(node: Registry) -> None:
         strangers = [Stranger(n) for n in range(30)]
@@ -77,7 +77,7 @@ def test_unfunded_channels_of_strangers_are_bounded_and_a_known_peer_is_still_se
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each comes with a new node id, so that a limit for each peer alone would mean nothing."""
-    monkeypatch.setattr(node_channels, "MAX_UNFUNDED", 6)
+    monkeypatch.setattr(node_openings, "MAX_UNFUNDED", 6)
 
     async def story(node: Registry) -> None:
         friend = Stranger("friend")

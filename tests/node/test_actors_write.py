@@ -27,7 +27,7 @@ from salama.crypto.secp256k1 import public_key
 from salama.gossip.graph import Graph
 from salama.invoices import bolt11
 from salama.invoices.bolt11 import HintHop
-from salama.node.channels import ChannelActor
+from salama.node.channel_actor import ChannelActor
 from salama.node.payments import Committed, PaymentsActor
 from salama.onion.sphinx import make_onion
 from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop

@@ -11,7 +11,7 @@ from salama.base.units import Msat, Sat
 from salama.bitcoin.networks import REGTEST
 from salama.channel.policy import DEFAULT_POLICY
 from salama.crypto.secp256k1 import public_key
-from salama.node import channels as node_channels
+from salama.node import openings as node_openings
 from salama.node.chain import Broadcaster
 from salama.node.channels import Channels
 from salama.node.wallet import WalletActor
@@ -55,7 +55,7 @@ class Nobody:
 
 
 def test_a_peer_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_channels, "OPENING_SECONDS", 0.05)
+    monkeypatch.setattr(node_openings, "OPENING_SECONDS", 0.05)
 
     async def main() -> None:
         with Journal.open(tmp_path) as journal:

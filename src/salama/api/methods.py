@@ -22,7 +22,7 @@ from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
 from salama.crypto.hashes import sha256
 from salama.invoices import bolt11
 from salama.node.addresses import parse_peer
-from salama.node.channels import ChannelActor
+from salama.node.channel_actor import ChannelActor
 from salama.node.graph import node_alias
 from salama.node.node import FEATURES, Node
 from salama.onchain.telling import sentence

@@ -20,10 +20,11 @@ from salama.gossip.events import PeerReady as GossipPeerReady
 from salama.invoices.bolt11 import HintHop
 from salama.node.addresses import parse_host_port
 from salama.node.chain import Broadcaster, ChainFollower, Tip
-from salama.node.channels import NEXT_KEY_INDEX, Channels, scids_of
+from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
 from salama.node.graph import GossipActor
 from salama.node.onchain import Onchain
+from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short

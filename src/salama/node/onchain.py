@@ -23,7 +23,8 @@ from salama.channel.spec import SpecHtlc, htlc_key
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.node.actor import Actor
 from salama.node.chain import Broadcaster
-from salama.node.channels import ChannelActor, Channels
+from salama.node.channel_actor import ChannelActor
+from salama.node.channels import Channels
 from salama.node.wallet import WalletActor
 from salama.onchain.coins import choose_coins
 from salama.onchain.events import (

@@ -24,7 +24,7 @@ from typing import Any, Final
 from salama.channel.events import Send
 from salama.cli.main import main
 from salama.net.tcp import Connection
-from salama.node.channels import ChannelActor
+from salama.node.channel_actor import ChannelActor
 from salama.storage import database
 from salama.storage.journal import Journal
 from salama.testing import sqlite_vfs

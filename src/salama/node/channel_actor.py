@@ -1,0 +1,146 @@
+"""One channel's actor: it runs the channel's machine, writes what it decides, and answers for it (BOLT 2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from salama.base.ids import ChannelId, NodeId, OutPoint
+from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
+from salama.channel.events import (
+    AddDropped,
+    AddRefused,
+    CommandAnswered,
+    ForgetChannel,
+    FundingMade,
+    HtlcCommitted,
+    HtlcFailed,
+    MessageReceived,
+    PreimageLearned,
+)
+from salama.channel.signing import complete
+from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening
+from salama.channel.step import turn
+from salama.node.actor import Actor
+from salama.storage.writes import AnyWrite, PutChannel
+from salama.wire import FundingCreated, Message
+
+if TYPE_CHECKING:
+    from salama.node.channels import Channels
+
+SIGN_IN_THREAD = 8
+"""Signatures in one request from which on they are made off the event loop."""
+
+
+class Surroundings(Protocol):
+    """What channels report to."""
+
+    def htlc_committed(self, htlc: HtlcCommitted) -> None: ...
+    def offer_ended(self, effect: AddRefused | AddDropped) -> None: ...
+    def handed_over(self, handoff: PreimageLearned | HtlcFailed) -> None: ...
+    def announce(self, announcement: Message) -> None: ...
+    def channel_changed(self, channel: Channel, old: ChannelRecord | None) -> None: ...
+
+
+class ChannelActor(Actor[AnyChannel]):
+    """One channel, from the first message of its opening to its end."""
+
+    INSIDE = (HtlcCommitted, AddRefused, AddDropped, PreimageLearned, HtlcFailed)
+
+    def __init__(self, registry: Channels, state: AnyChannel, peer: NodeId) -> None:
+        super().__init__(f"channel {state.channel_id.hex()[:8]}", state, registry.journal)
+        self.registry, self.peer = registry, peer
+        self.answers: list[asyncio.Future[CommandAnswered]] = []
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.is_retired = False
+        self.timer: asyncio.TimerHandle | None = None
+        """Ends an opening that takes too long."""
+        self.claimed: ChannelId | None = None
+        """The id that an opening will have as a channel, reserved for it."""
+
+    @property
+    def record(self) -> ChannelRecord | None:
+        return self.state.record
+
+    @property
+    def link_state(self) -> LinkState:
+        return self.state.link_state if isinstance(self.state, Channel) else LinkState.ABSENT
+
+    async def prepare(self, events: Sequence[Event]) -> Sequence[Event]:
+        """An opening learns its channel's id from the funding; one that is taken ends it (immunity A3)."""
+        if not isinstance(self.state, Opening) or self.claimed is not None:
+            return events
+        funding = next(((at, named) for at, one in enumerate(events) if (named := funding_of(one)) is not None), None)
+        if funding is None:
+            return events
+        at, named = funding
+        if self.registry.claim(self, ChannelId.v1(named)):
+            return events
+        return (*events[:at], ForgetChannel("this funding belongs to another channel"), *events[at + 1 :])
+
+    def turn(self, state: AnyChannel, events: Sequence[Event]) -> Transition[AnyChannel]:
+        return turn(state, events, self.registry.env())
+
+    async def complete(self, done: Transition[AnyChannel]) -> Transition[AnyChannel]:
+        owed = done.owed
+        signatures = sum(1 + len(getattr(o, "htlc_digests", ())) for o in owed)
+        signer = self.registry.signer
+        if signatures >= SIGN_IN_THREAD:
+            answers = await asyncio.to_thread(signer.answer, owed)
+        else:
+            answers = signer.answer(owed)
+        return complete(done, answers)
+
+    def writes(self, old: AnyChannel, done: Transition[AnyChannel]) -> list[AnyWrite]:
+        new = done.state.record
+        changed: list[AnyWrite] = [] if new is None or new is old.record else [PutChannel(old.record, new)]
+        return [*changed, *done.rows]
+
+    def installed(self, old: AnyChannel, done: Transition[AnyChannel]) -> None:
+        self.registry.installed(self, old, done)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def perform(self, effect: Effect) -> None:
+        self.registry.perform(self, effect)
+
+    def hand_over(self, told: Effect | Row) -> None:
+        around = self.registry.around
+        match told:
+            case HtlcCommitted():
+                around.htlc_committed(told)
+            case AddRefused() | AddDropped():
+                around.offer_ended(told)
+            case PreimageLearned() | HtlcFailed():
+                around.handed_over(told)
+
+    def finished(self) -> None:
+        self.registry.after_effects(self)
+
+    def on_fault(self, error: Exception) -> None:
+        """Freeze: nothing is closed by itself, the peer is disconnected, a person must look."""
+        for answer in self.answers:
+            if not answer.done():
+                answer.set_exception(
+                    CommandRefused("channel_frozen", f"The channel failed: {error}.", "Look into the log.")
+                )
+        peer = self.registry.peers.connected.get(self.peer)
+        if peer is not None:
+            peer.disconnect("internal error")
+
+
+def funding_of(event: Event) -> OutPoint | None:
+    """The funding output that an event brings to an opening."""
+    if isinstance(event, FundingMade):
+        return OutPoint(event.tx.txid, event.vout)
+    if isinstance(event, MessageReceived) and isinstance(event.message, FundingCreated):
+        return OutPoint(event.message.funding_txid, event.message.funding_output_index)
+    return None
+
+
+def purpose_of(actor: ChannelActor) -> str:
+    """Name of the wallet's lease for an opening."""
+    state = actor.state
+    return f"open {state.channel_id}" if isinstance(state, Opening) else f"channel {state.channel_id}"

@@ -1,0 +1,289 @@
+"""Channels before their first signature counts: what begins one, what bounds them, how they end (B2.01 to B2.05)."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import Counter
+
+from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
+from salama.base.machine import CommandRefused, Effect
+from salama.base.units import FeeratePerKw, Msat, Sat
+from salama.bitcoin.tx import TxOut
+from salama.channel.env import ChannelEnv
+from salama.channel.events import (
+    CommandAnswered,
+    ForgetChannel,
+    FundingMade,
+    FundingRefused,
+)
+from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
+from salama.channel.opening_rules import Offer, objection_to_open
+from salama.channel.policy import Policy
+from salama.channel.state import AnyChannel, ChannelRecord, Opening, OpeningStage, Phase
+from salama.node.chain import Broadcaster
+from salama.node.channel_actor import ChannelActor, purpose_of
+from salama.node.outside import Outside
+from salama.node.peers import Peer, Peers
+from salama.node.wallet import WalletActor
+from salama.signer.local import LocalSigner
+from salama.storage import queries
+from salama.storage.journal import Journal
+from salama.storage.writes import PutKeyValue
+from salama.wire import Error, OpenChannel
+from salama.wire.features import Features
+
+OPENING_SECONDS = 120.0
+"""Time for all messages of an opening, the work of the opener's wallet included."""
+MAX_OPENINGS_PER_PEER = 8
+MAX_OPENINGS = 200
+"""Channels before their first signature, of all peers together (immunity A4)."""
+MAX_UNFUNDED = 200
+"""Channels offered to us whose funding nobody has seen; beyond it only peers with a funded channel may offer more."""
+NEXT_KEY_INDEX = "channels.next_key_index"
+ALIAS_HEIGHT = 16_000_000
+"""Aliases name blocks that will not exist for centuries, so that none collides with a real id (B2.06)."""
+
+
+class Openings(ABC):
+    """The part of the registry of channels that begins them; the rest is ``channels``."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        signer: LocalSigner,
+        wallet: WalletActor,
+        broadcaster: Broadcaster,
+        policy: Policy,
+        our_features: Features,
+        chain_hash: BlockHash,
+        next_key_index: int,
+        tasks: asyncio.TaskGroup,
+        outside: Outside | None = None,
+    ) -> None:
+        self.journal, self.signer, self.wallet, self.broadcaster = journal, signer, wallet, broadcaster
+        self.policy, self.our_features, self.chain_hash = policy, our_features, chain_hash
+        self._tasks = tasks
+        self.outside = outside or Outside()
+        self._next_key_index = next_key_index
+        self.peers: Peers
+        self.feerate = policy.min_feerate
+        self.by_id: dict[ChannelId, ChannelActor] = {}
+        self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
+        self._claimed: set[ChannelId] = set()
+        self._judged: Counter[NodeId] = Counter()
+        """Offers of peers that are being answered and are not among the openings yet."""
+        self._spare_scripts: list[bytes] = []
+        """Closing scripts of openings that came to nothing: nobody has seen them."""
+        self.by_peer: dict[NodeId, set[ChannelActor]] = {}
+        self.by_scid: dict[ShortChannelId, ChannelId] = {}
+
+    # --- what the rest does -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def env(self) -> ChannelEnv:
+        """What a channel may know at this moment."""
+
+    @abstractmethod
+    def perform(self, actor: ChannelActor, effect: Effect) -> None:
+        """Do what a channel asks for."""
+
+    @abstractmethod
+    def _actor(self, state: AnyChannel, peer: NodeId) -> ChannelActor: ...
+
+    @abstractmethod
+    def _start(self, actor: ChannelActor) -> None: ...
+
+    @abstractmethod
+    def _retire(self, actor: ChannelActor) -> None: ...
+
+    @abstractmethod
+    def _answer(self, actor: ChannelActor, answer: CommandAnswered) -> None: ...
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def claim(self, actor: ChannelActor, channel_id: ChannelId) -> bool:
+        """Give ``actor`` the id for its channel, unless any other has it, will have it or had it.
+
+        Zeros are refused too: in an error they mean all channels.
+        """
+        if (
+            not any(channel_id)
+            or channel_id in self.by_id
+            or channel_id in self._claimed
+            or self.journal.read_now(lambda db: queries.has_channel(db, channel_id))
+        ):
+            return False
+        actor.claimed = channel_id
+        self._claimed.add(channel_id)
+        return True
+
+    async def _new_keys(self) -> int:
+        """A key index that no channel has ever had: on disk before it is used."""
+        index = self._next_key_index
+        self._next_key_index += 1
+        await self.journal.commit([PutKeyValue(NEXT_KEY_INDEX, self._next_key_index.to_bytes(8, "big"))])
+        return index
+
+    def _new_alias(self) -> ShortChannelId:
+        while True:
+            height = ALIAS_HEIGHT + self.outside.below((1 << 24) - ALIAS_HEIGHT)
+            alias = ShortChannelId.of(height, self.outside.below(1 << 24), self.outside.below(1 << 16))
+            if alias not in self.by_scid:
+                return alias
+
+    def _pending(self, node_id: NodeId) -> int:
+        waiting = (
+            a for a in self.by_peer.get(node_id, ()) if a.record is None or a.record.phase is Phase.AWAITING_FUNDING
+        )
+        return sum(1 for _ in waiting)
+
+    async def open(
+        self, node_id: NodeId, funding: Sat, push: Msat, *, announce: bool, feerate: FeeratePerKw | None
+    ) -> tuple[ChannelId, OutPoint]:
+        """Open a channel with a connected peer; returns when its funding transaction is signed for and published."""
+        peer = self.peers.connected.get(node_id)
+        if peer is None:
+            raise CommandRefused("not_connected", "The peer is not connected.", "Connect to it first.")
+        keys = self.signer.channel_keys(await self._new_keys())
+        script = await self._closing_script()
+        if self.peers.connected.get(node_id) is not peer:
+            self._spare_scripts.append(script)
+            raise CommandRefused("disconnected", "The peer has gone away.", "Connect to it again.")
+        begun = open_channel(
+            OpenRequest(
+                our_node_id=self.signer.node_id,
+                their_node_id=node_id,
+                our_features=self.our_features,
+                their_features=peer.features,
+                chain_hash=self.chain_hash,
+                temporary_id=ChannelId(self.outside.entropy(32)),
+                keys=keys,
+                alias=self._new_alias(),
+                closing_script=script,
+                funding=funding,
+                push=push,
+                announce=announce,
+                funding_feerate=feerate or self.feerate,
+            ),
+            self.env(),
+        )
+        actor = self._begin(node_id, begun.state)
+        answer: asyncio.Future[CommandAnswered] = asyncio.get_running_loop().create_future()
+        actor.answers.append(answer)
+        for effect in begun.effects:
+            self.perform(actor, effect)
+        answered = await answer
+        if answered.code:
+            raise CommandRefused(answered.code, answered.reason)
+        record = actor.record
+        assert record is not None
+        # Whoever mines or looks right after this expects the funding to be in the mempool.
+        await self.broadcaster.attempted(record.funding.outpoint.txid)
+        return record.channel_id, record.funding.outpoint
+
+    async def open_received(self, node_id: NodeId, message: OpenChannel) -> None:
+        """A peer proposes a channel. What it may cost us is judged before anything waits or is spent."""
+        peer = self.peers.connected.get(node_id)
+        if peer is None:
+            return
+        pending = self._pending(node_id) + self._judged[node_id]
+        if len(self._openings) + self._judged.total() >= MAX_OPENINGS or pending >= MAX_OPENINGS_PER_PEER:
+            peer.disconnect("too many channels are being opened")
+            return
+        objection = objection_to_open(
+            Offer(message, self.chain_hash, self.our_features, peer.features, pending, self.env())
+        )
+        if not objection and not self.has_funded(node_id) and self._unfunded() >= MAX_UNFUNDED:
+            objection = "too many channels wait for their funding"
+        if objection:
+            peer.send(Error(channel_id=message.temporary_channel_id, data=objection.encode()))
+            return
+        self._judged[node_id] += 1
+        try:
+            await self._accept(peer, message, pending)
+        finally:
+            self._judged[node_id] -= 1
+            if not self._judged[node_id]:
+                del self._judged[node_id]
+
+    async def _accept(self, peer: Peer, message: OpenChannel, pending: int) -> None:
+        keys = self.signer.channel_keys(await self._new_keys())
+        script = await self._closing_script()
+        if self.peers.connected.get(peer.node_id) is not peer:
+            # Nobody would ever tell this opening that its peer is gone.
+            self._spare_scripts.append(script)
+            return
+        if (old := self._openings.get((peer.node_id, message.temporary_channel_id))) is not None:
+            self._retire(old)
+        begun = accept_inbound(
+            InboundOpen(
+                message=message,
+                our_node_id=self.signer.node_id,
+                their_node_id=peer.node_id,
+                chain_hash=self.chain_hash,
+                our_features=self.our_features,
+                their_features=peer.features,
+                keys=keys,
+                alias=self._new_alias(),
+                closing_script=script,
+                pending=pending,
+            ),
+            self.env(),
+        )
+        actor = self._begin(peer.node_id, begun.state)
+        for effect in begun.effects:
+            self.perform(actor, effect)
+        self._drop_abandoned(actor)
+
+    async def _closing_script(self) -> bytes:
+        return self._spare_scripts.pop() if self._spare_scripts else await self.wallet.new_script()
+
+    def _unfunded(self) -> int:
+        """Channels offered to us whose funding is in no block."""
+        return sum(not _is_funded(actor.record) for actor in self.by_id.values())
+
+    def has_funded(self, node_id: NodeId) -> bool:
+        """Whether the peer has a channel with us that cost somebody something."""
+        return any(_is_funded(actor.record) for actor in self.by_peer.get(node_id, ()))
+
+    def _begin(self, node_id: NodeId, state: AnyChannel) -> ChannelActor:
+        actor = self._actor(state, node_id)
+        self._openings[(node_id, state.channel_id)] = actor
+        self._start(actor)
+        actor.timer = asyncio.get_running_loop().call_later(OPENING_SECONDS, self._give_up, actor)
+        return actor
+
+    @staticmethod
+    def _give_up(actor: ChannelActor) -> None:
+        """Nothing counts before the funding is signed for: an opening that takes too long is forgotten."""
+        if isinstance(actor.state, Opening):
+            actor.tell(ForgetChannel("it was not agreed on in time"))
+
+    def _drop_abandoned(self, actor: ChannelActor) -> None:
+        state = actor.state
+        if isinstance(state, Opening) and state.stage is OpeningStage.ABANDONED:
+            self._answer(actor, CommandAnswered("opening_failed", f"The channel was not opened: {state.reason}."))
+            self._retire(actor)
+
+    async def _fund(self, actor: ChannelActor, amount: Sat, script: bytes, feerate: FeeratePerKw | None) -> None:
+        try:
+            tx, _ = await self.wallet.fund((TxOut(amount, script),), feerate or self.feerate, purpose_of(actor))
+        except CommandRefused as refused:
+            actor.tell(FundingRefused(refused.code, refused.reason))
+            return
+        vout = next(i for i, output in enumerate(tx.outputs) if output == TxOut(amount, script))
+        actor.tell(FundingMade(tx, vout))
+
+    def _forget_opening(self, actor: ChannelActor) -> None:
+        if actor.timer is not None:
+            # It would keep all of the actor alive until its time comes.
+            actor.timer.cancel()
+            actor.timer = None
+        for key in [key for key, one in self._openings.items() if one is actor]:
+            del self._openings[key]
+
+
+def _is_funded(record: ChannelRecord | None) -> bool:
+    """Whether a channel's funding was paid for: it is in a block, or it is ours."""
+    return record is not None and (record.funding.confirmation is not None or record.params.is_opener)
