@@ -27,6 +27,7 @@ from salama.onchain.events import BlockSeen, SpendSeen
 from salama.onchain.identify import CloseKind, identify
 from salama.onchain.machine import close_of, new_state
 from salama.onchain.outputs import Role
+from salama.onchain.resolve import Facts, Status, resolve
 from salama.onchain.signing import ClaimKey, InputOfClaim
 from salama.signer.claims import ForeignScript, sign_claim
 from salama.testing.pair import preimage_of
@@ -439,3 +440,63 @@ def test_the_signer_signs_no_script_that_does_not_name_its_key(chain: Chain) -> 
         one = InputOfClaim(0, key, two_of_two, Sat(1_000_000), point, bytes(31) + b"\x05")
         with pytest.raises(ForeignScript):
             sign_claim(Asking(one), **keys)  # type: ignore[arg-type]
+
+
+# --- what is not worth its fee ----------------------------------------------------------------------------------------
+
+
+def stuck(chain: Chain, amount: int, *, by_bob: bool) -> World:
+    """An HTLC of Alice's that nobody claims, in a commitment on the chain."""
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(amount, expiry=chain.height + 8)
+    world.pair.settle()
+    world.pair.cut()
+    world.force_close(world.bob if by_bob else alice)
+    return world
+
+
+@pytest.mark.parametrize("by_bob", [True, False])
+def test_an_htlc_that_is_not_worth_claiming_comes_back_all_the_same(chain: Chain, by_bob: bool) -> None:
+    world = stuck(chain, 375_000, by_bob=by_bob)
+    alice, expiry = world.alice, chain.height + 8
+    world.mine(1)
+    assert [int(s.output.amount) for s in htlcs_of(alice)] == [375]
+    world.mine(expiry + 4 - chain.height)
+    assert not alice.failed(), "the peer may still claim it"
+    world.mine(1)
+    assert alice.failed() == {0}
+    world.run_until_over(alice)
+    assert events_of(alice, "uneconomic")
+
+
+def test_what_is_dear_only_today_is_claimed_for_half_of_it(chain: Chain) -> None:
+    """Not given up: a peer that thinks otherwise could take more than dust."""
+    world = stuck(chain, 1_500_000, by_bob=True)
+    alice = world.alice
+    alice.feerate = 20_000
+    world.mine(8)
+    assert alice.state is not None and not alice.failed()
+    (sweep,) = (s for s in alice.state.record.sweeps if s.deadline is not None)
+    assert 253 <= int(sweep.feerate) < 20_000 and int(sweep.fee) <= 750
+    world.run_until_over(alice)
+    assert alice.failed() == {0}
+    assert {bytes(s.spent_by.tx.txid) for s in htlcs_of(alice) if s.spent_by} <= set(alice.sent)
+
+
+def test_a_preimage_for_what_was_given_up_is_still_handed_over(chain: Chain) -> None:
+    """Upstream may be open yet, and then the money is not lost after all."""
+    world = stuck(chain, 375_000, by_bob=False)
+    alice = world.alice
+    world.mine(15)
+    assert alice.failed() == {0} and not alice.is_over
+    outpoint = htlcs_of(alice)[0].output.outpoint
+    alice.run(SpendSeen(Tx(2, (TxIn(outpoint, witness=(bytes(preimage_of(0)),)),), (TxOut(Sat(1), b""),), 0)))
+    assert alice.learned() == {0}
+
+
+def htlcs_of(side: Side) -> list[Status]:
+    assert side.state is not None
+    close, closed_at = close_of(side.state, side.htlcs_at)
+    facts = Facts(BlockHeight(side.seen), close, closed_at, side.state.record.confirmed)
+    return [s for s in resolve(side.state.channel, facts).statuses if s.output.role is Role.HTLC]

@@ -22,6 +22,7 @@ from typing import Final
 
 from salama.base.ids import OutPoint, Txid
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
+from salama.base.values import replace
 from salama.bitcoin.script import dust_limit
 from salama.bitcoin.tx import RBF_SEQUENCE, Tx, TxIn, TxOut
 from salama.onchain.claims import SECOND_STAGE, Claim, Way
@@ -45,6 +46,7 @@ INCREMENTAL: Final = 250
 MAX_INPUTS: Final = 100
 """Claims in one transaction: far below what relays take, and a signature each time that the fee moves."""
 LOWEST: Final = FeeratePerKw(253)
+HEAVIEST_COIN: Final = max(INPUT_WEIGHT.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +227,22 @@ def _deadline(claims: Sequence[Claim]) -> int | None:
     return min((one.deadline for one in claims if one.deadline is not None), default=None)
 
 
+def is_worthless(claim: Claim, script: bytes) -> bool:
+    """Whether ``claim``, paid out to ``script``, costs more than it may even alone, with all the time in the world and
+    at the lowest rate that relays take.
+    """
+    calm = World(BlockHeight(0), LOWEST, script)
+    deadline = None if claim.deadline is None else URGENT
+    return bool(plan("", [replace(claim, deadline=deadline)], (), calm).uneconomic)
+
+
 def _rate(claims: Sequence[Claim], weight: int, world: World) -> tuple[int, int]:
     """The rate that the schedule asks for, and the highest that the budget allows."""
-    most = budget_of(claims, world) * 1000 // weight
+    budget = budget_of(claims, world)
+    if not _needs_coins(claims):
+        # However dear the last blocks are, something that can be spent must be left.
+        budget = min(budget, sum(int(one.amount) for one in claims) - int(dust_limit(world.script)))
+    most = max(0, budget) * 1000 // weight
     return scheduled_feerate(int(world.feerate), most, _deadline(claims), int(world.height)), most
 
 
@@ -339,7 +354,7 @@ def _make_with_coins(
     weight = _weight(claims, coins, world)
     both = weight + (parent.weight if parent else 0)
     asked, most = _rate(claims, both, world)
-    if most < int(LOWEST):
+    if budget_of(claims, world) < fee_for(LOWEST, both + (0 if coins else HEAVIEST_COIN)):
         making.uneconomic += claims
         return
     rate = max(asked, min(floor, most), int(LOWEST))

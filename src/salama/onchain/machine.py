@@ -25,7 +25,7 @@ from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.transactions import CommitmentTx
 from salama.channel.witnesses import funding_witness
 from salama.onchain import account
-from salama.onchain.bump import Parent, Plan, World, is_about_fees, plan
+from salama.onchain.bump import Parent, Plan, World, is_about_fees, is_worthless, plan
 from salama.onchain.claims import Claim, claim_anchor
 from salama.onchain.events import (
     BlockSeen,
@@ -207,7 +207,7 @@ def _settle(
     for outcome in found.outcomes:
         state = _hand_over(state, outcome, rows)
     state = _claim(state, rows, effects, found, close, offered, env, again)
-    if close is not None and _is_over(found, facts, env.irrevocable_depth):
+    if close is not None and _is_over(found, facts, env.irrevocable_depth, state.channel.params.closing_script):
         state = replace(state, is_over=True)
         rows.append(account.over(state, close))
         effects += [ReleaseCoins(sweep.purpose) for sweep in state.record.sweeps if sweep.coins]
@@ -318,7 +318,7 @@ def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made
     rows += [account.published(state, draft) for draft in made.drafts]
 
 
-def _is_over(found: Resolution, facts: Facts, depth: int) -> bool:
+def _is_over(found: Resolution, facts: Facts, depth: int, script: bytes) -> bool:
     """Whether every output that matters is spent for good, and every HTLC has its outcome (B5.02)."""
     if facts.depth(facts.closed_at) < depth or found.undecided:
         return False
@@ -330,7 +330,7 @@ def _is_over(found: Resolution, facts: Facts, depth: int) -> bool:
             return False
         elif status.claim is not None and status.output.role is not Role.OUR_ANCHOR:
             # What costs more than it brings even at the lowest fee is left behind.
-            if int(status.output.amount) > fee_for(FeeratePerKw(253), status.claim.weight + 200):
+            if not is_worthless(status.claim, script):
                 return False
     return True
 

@@ -22,6 +22,7 @@ from salama.bitcoin.tx import Tx
 from salama.channel.commitments import format_of
 from salama.channel.events import Origin
 from salama.channel.state import ChannelRecord, Failure, Fulfilment, Htlc
+from salama.onchain.bump import is_worthless
 from salama.onchain.claims import (
     Claim,
     claim_anchor,
@@ -270,7 +271,15 @@ def _outcomes(record: ChannelRecord, facts: Facts, statuses: Sequence[Status]) -
 
 
 def _is_lost(record: ChannelRecord, facts: Facts, htlc: Htlc, status: Status | None) -> bool:
-    """Whether an HTLC without a known preimage is to be given up upstream (B5.04, B5.06)."""
+    """Whether an HTLC without a known preimage is to be given up upstream (B5.04, B5.06).
+
+    An output that is not worth its claim at any price never finds a spender. It is given up when both the commitment
+    and its expiry are ``fail_back_depth`` deep. The peer may still claim it then, at a loss: it would have paid more in
+    fees than it takes from us, we would have lost what was not worth claiming, and its preimage is handed over all the
+    same, since upstream may be open yet. What is dear only at today's rates is not given up, because a peer that thinks
+    otherwise could take more than dust: its claim offers half of it, and waits for a miner until the upstream deadline
+    nears.
+    """
     upstream = facts.upstream(htlc.origin) if htlc.origin is not None else None
     if upstream is not None and int(facts.height) >= upstream - EARLY_FAIL_BACK:
         return True
@@ -278,8 +287,11 @@ def _is_lost(record: ChannelRecord, facts: Facts, htlc: Htlc, status: Status | N
     if close is None or not facts.closed_at:
         return False
     if status is not None:
-        spender = status.spent_by
-        return spender is not None and facts.depth(int(spender.height)) >= facts.fail_back_depth
+        if status.spent_by is not None:
+            return facts.depth(int(status.spent_by.height)) >= facts.fail_back_depth
+        since = max(facts.closed_at, int(htlc.cltv_expiry))
+        is_left = status.claim is not None and is_worthless(status.claim, record.params.closing_script)
+        return is_left and facts.depth(since) >= facts.fail_back_depth
     if close.kind in (CloseKind.FUTURE, CloseKind.UNKNOWN):
         # We do not know its outputs: only time tells.
         return facts.depth(facts.closed_at) >= 100 and int(facts.height) >= int(htlc.cltv_expiry)
