@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from salama.api import schema
+from salama.api.channels_schema import ChannelsParams
 from salama.api.methods import Methods
 from salama.base.units import BlockHeight, Msat
 from salama.channel.state import Channel
@@ -27,5 +27,5 @@ def test_a_channel_that_closes_meanwhile_is_listed_once() -> None:
     channels = SimpleNamespace(by_id=alive, views=dict, can_receive=lambda _: Msat(0))
     chain = SimpleNamespace(height=BlockHeight(700))
     node = SimpleNamespace(channels=channels, journal=SimpleNamespace(read=read), chain=chain)
-    listed = asyncio.run(Methods(cast(Any, node)).channels(schema.ChannelsParams(closed=True)))
+    listed = asyncio.run(Methods(cast(Any, node)).channels(ChannelsParams(closed=True)))
     assert [c.channel_id for c in listed.channels] == [str(channel.record.channel_id)]

@@ -26,6 +26,13 @@ class Nothing(Params, frozen=True, kw_only=True):
     """No parameters."""
 
 
+class PageParams(Params, frozen=True, kw_only=True):
+    """Which page of a list, newest first."""
+
+    limit: Limit = 100
+    cursor: Cursor = ""
+
+
 class Done(Result, frozen=True, kw_only=True):
     """It is done."""
 

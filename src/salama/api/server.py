@@ -23,7 +23,8 @@ from salama.api.errors import (
     REFUSED,
     as_json,
 )
-from salama.api.schema import Params, Result, find_method
+from salama.api.method import Params, Result
+from salama.api.schema import find_method
 from salama.base.machine import CommandRefused
 
 log = logging.getLogger("salama.api")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from salama.api.schema import Method
+from salama.api.method import Method
 from salama.base.machine import CommandRefused
 from salama.cli.options import Refusal, default_network, socket_path, wants_json
 

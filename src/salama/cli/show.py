@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from salama.api.amounts import render_amount
-from salama.api.schema import Method
+from salama.api.method import Method
 
 
 def _text(name: str, value: Any) -> str:

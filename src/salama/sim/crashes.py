@@ -15,7 +15,15 @@ from typing import Any
 import salama
 
 _ROOT = Path(salama.__file__).parent
-WATCHED = ("node", "storage/journal.py", "signer/local.py", "chain/watcher.py", "api/methods.py")
+WATCHED = (
+    "node",
+    "storage/journal.py",
+    "signer/local.py",
+    "chain/watcher.py",
+    "api/wallet_methods.py",
+    "api/channels_methods.py",
+    "api/payments_methods.py",
+)
 """The shell: what a machine was doing in the pure floors when the power went makes no difference to anyone."""
 
 

@@ -7,8 +7,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from salama.api import schema
+from salama.api.channels_schema import CloseParams, OpenParams
 from salama.api.methods import Methods
+from salama.api.payments_schema import InvoiceParams, Paid, PayParams
+from salama.api.peers_schema import ConnectParams
+from salama.api.wallet_schema import NewAddrParams
 from salama.base.ids import PaymentHash
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Sat
@@ -122,7 +125,7 @@ class Story:
         outputs: list[TxOut] = []
         for machine in self.world.machines:
             for _ in range(4):
-                made = await machine.ask(lambda node: Methods(node).newaddr(schema.NewAddrParams()))
+                made = await machine.ask(lambda node: Methods(node).newaddr(NewAddrParams()))
                 outputs.append(TxOut(Sat(3_000_000), parse_address(made.address, REGTEST)))
         self.world.chain.give(outputs)
         self.world.chain.mine()
@@ -153,7 +156,7 @@ class Story:
         amount = self.dice.randint(200_000, 2_000_000)
         push = invariants.push_of(amount)
         where = f"{other.node_id}@{other.name}:9735"
-        params = schema.OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat")
+        params = OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat")
         for _ in range(8):
             try:
                 await self._connect(one, other)
@@ -186,9 +189,7 @@ class Story:
     async def _close(self, machine: Machine, name: str) -> None:
         await asyncio.sleep(self.dice.uniform(0, 5))
         try:
-            await self._within(
-                60, machine.ask(lambda node: Methods(node).close(schema.CloseParams(channel=name, wait=20)))
-            )
+            await self._within(60, machine.ask(lambda node: Methods(node).close(CloseParams(channel=name, wait=20))))
             self.world.count("closes")
         except (CommandRefused, MachineDown, TimeoutError) as error:
             self.world.note(f"{machine.name}: close of {name[:12]}: {error}")
@@ -206,7 +207,7 @@ class Story:
                 await self._force(machine, str(chosen))
 
     async def _force(self, machine: Machine, name: str) -> None:
-        params = schema.CloseParams(channel=name, force=True, wait=0)
+        params = CloseParams(channel=name, force=True, wait=0)
         try:
             await machine.ask(lambda node: Methods(node).close(params))
             self.world.count("force closes")
@@ -234,7 +235,7 @@ class Story:
                 20,
                 payee.ask(
                     lambda node: Methods(node).invoice(
-                        schema.InvoiceParams(amount=f"{amount}msat", description="sim", expiry=expiry)
+                        InvoiceParams(amount=f"{amount}msat", description="sim", expiry=expiry)
                     )
                 ),
             )
@@ -247,8 +248,8 @@ class Story:
         if expiry == 5:
             await asyncio.sleep(self.dice.uniform(0, 60))
 
-        async def pay(node: Node) -> schema.Paid:
-            return await Methods(node).pay(schema.PayParams(request=made.invoice, timeout=40))
+        async def pay(node: Node) -> Paid:
+            return await Methods(node).pay(PayParams(request=made.invoice, timeout=40))
 
         for _ in range(4):
             try:
@@ -289,7 +290,7 @@ class Story:
                 self.world.note(f"{one.name}: no connection with {other.name}: {error}")
 
     async def _connect(self, one: Machine, other: Machine) -> None:
-        params = schema.ConnectParams(peer=f"{other.node_id}@{other.name}:9735")
+        params = ConnectParams(peer=f"{other.node_id}@{other.name}:9735")
         await one.ask(lambda node: Methods(node).connect(params))
 
     def _unrest(self) -> list[str]:

@@ -1,0 +1,140 @@
+"""What the methods about channels do. No decisions are made here."""
+
+from __future__ import annotations
+
+import asyncio
+
+from salama.api import channels_schema as schema
+from salama.api.amounts import parse_amount
+from salama.api.area import whole_sat
+from salama.api.peers_methods import PeerMethods
+from salama.api.peers_schema import ConnectParams
+from salama.base.ids import ChannelId, MalformedId, Txid
+from salama.base.machine import CommandRefused
+from salama.base.units import FeeratePerKw
+from salama.channel.commitments import local_commitment_tx
+from salama.channel.events import CloseChannel, ForceClose
+from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
+from salama.node.addresses import parse_peer
+from salama.node.channel_actor import ChannelActor
+from salama.onchain.telling import sentence
+from salama.storage import queries
+
+
+class ChannelMethods(PeerMethods):
+    """Channels: opened, closed, listed, explained."""
+
+    async def open(self, params: schema.OpenParams) -> schema.Opened:
+        node_id, address = parse_peer(params.peer)
+        amount, push = whole_sat(parse_amount(params.amount)), parse_amount(params.push)
+        if node_id not in self.node.peers.connected:
+            if address is None and node_id not in self.node.peers.addresses:
+                raise CommandRefused(
+                    "not_connected", "The peer is not connected.", "Write NODE_ID@host:port, or connect first."
+                )
+            await self.connect(ConnectParams(peer=params.peer))
+        feerate = FeeratePerKw(params.feerate) if params.feerate else None
+        channel_id, outpoint = await self.node.channels.open(
+            node_id, amount, push, announce=not params.private, feerate=feerate
+        )
+        return schema.Opened(channel_id=str(channel_id), funding_txid=str(outpoint.txid), funding_vout=outpoint.vout)
+
+    async def close(self, params: schema.CloseParams) -> schema.Closed:
+        actor = self.node.channels.by_name(params.channel)
+        if params.force:
+            await self.node.channels.command(actor, ForceClose("asked for by the user"))
+        else:
+            script = await self.node.wallet.new_script()
+            await self.node.channels.command(actor, CloseChannel(script))
+        monotonic = self.node.outside.monotonic
+        deadline = monotonic() + params.wait
+        while (txid := _closing_txid(actor)) == "" and (left := deadline - monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await actor.changed.wait()
+            except TimeoutError:
+                break
+        record = actor.record
+        assert record is not None
+        if txid:
+            # Whoever mines or looks right after this expects it in the mempool.
+            await self.node.broadcaster.attempted(Txid.parse(txid))
+        return schema.Closed(channel_id=str(record.channel_id), closing_txid=txid, state=record.phase.value)
+
+    async def channels(self, params: schema.ChannelsParams) -> schema.Channels:
+        node = self.node
+        lines = [
+            self._channel(actor.state, actor)
+            for actor in node.channels.by_id.values()
+            if isinstance(actor.state, Channel)
+        ]
+        if params.closed:
+            page = await node.journal.read(lambda db: queries.closed_channels(db, limit=1000))
+            closed = [self._channel(Channel(record), None) for record in page.rows]
+            # One that closed while the disk was read is in both lists.
+            ids = {line.channel_id for line in closed}
+            lines = [line for line in lines if line.channel_id not in ids] + closed
+        return schema.Channels(channels=lines)
+
+    def _channel(self, channel: Channel, actor: ChannelActor | None) -> schema.Channel:
+        record = channel.record
+        funding = record.funding
+        spec = funding.local.spec
+        real = funding.short_channel_id
+        view = self.node.channels.views().get(record.channel_id) if actor else None
+        where = funding.confirmation
+        htlcs = [h.side.value for h in record.htlcs.values()]
+        return schema.Channel(
+            channel_id=str(record.channel_id),
+            short_channel_id=str(real) if real is not None else "",
+            alias=str(record.our_alias),
+            funding_txid=str(funding.outpoint.txid),
+            funding_vout=funding.outpoint.vout,
+            peer=str(record.params.their_node_id),
+            state="frozen" if actor is not None and actor.frozen else record.phase.value,
+            connected=channel.link_state is LinkState.READY,
+            opener=record.params.is_opener,
+            private=not record.params.announce,
+            capacity_msat=int(funding.capacity.msat),
+            ours_msat=int(spec.our_balance),
+            theirs_msat=int(spec.their_balance),
+            can_send_msat=int(view.spendable) if view is not None and view.ready else 0,
+            can_receive_msat=int(self.node.channels.can_receive(channel)),
+            reserve_ours_msat=int(record.params.theirs.channel_reserve.msat),
+            reserve_theirs_msat=int(record.params.ours.channel_reserve.msat),
+            feerate_per_kw=int(spec.feerate),
+            htlcs_incoming=htlcs.count("incoming"),
+            htlcs_outgoing=htlcs.count("outgoing"),
+            confirmations=int(self.node.chain.height) + 1 - int(where.height) if where is not None else 0,
+            closing_txid=_closing_txid_of(record),
+        )
+
+    async def why(self, params: schema.WhyParams) -> schema.Why:
+        channel_id = self._channel_id(params.channel)
+        rows = await self.node.journal.read(lambda db: queries.events_of_channel(db, channel_id))
+        told = [schema.WhyLine(at=e.at, text=text) for e in rows if (text := sentence(e.name, e.fields))]
+        return schema.Why(channel_id=str(channel_id), lines=told)
+
+    def _channel_id(self, name: str) -> ChannelId:
+        """A channel by any of its names, one that is closed for good by its whole id."""
+        try:
+            closed = ChannelId.parse(name)
+        except MalformedId:
+            return ChannelId(self.node.channels.by_name(name).state.channel_id)
+        return closed
+
+
+def _closing_txid_of(record: ChannelRecord) -> str:
+    if record.spend is not None:
+        return str(record.spend.tx.txid)
+    if record.mutual_close is not None:
+        return str(record.mutual_close.tx.txid)
+    if record.phase is Phase.ON_CHAIN and not record.stale:
+        # What we publish to close by force; the chain may still choose the peer's.
+        return str(local_commitment_tx(record, record.funding, record.funding.local).tx.txid)
+    return ""
+
+
+def _closing_txid(actor: ChannelActor) -> str:
+    record = actor.record
+    return _closing_txid_of(record) if record is not None else ""

@@ -1,0 +1,113 @@
+"""Channels: opened, closed, listed, explained."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from salama.api.method import Amount, Method, Params, PeerAddress, Result
+
+
+class OpenParams(Params, frozen=True, kw_only=True):
+    peer: PeerAddress
+    amount: Amount
+    push: Annotated[Amount, Meta(description="given to the peer at once; cannot be taken back")] = "0sat"
+    private: Annotated[bool, Meta(description="do not announce the channel to the network")] = False
+    feerate: Annotated[
+        int, Meta(description="of the funding transaction, sat per 1000 weight; 0 asks the node", ge=0)
+    ] = 0
+
+
+class Opened(Result, frozen=True, kw_only=True):
+    channel_id: str
+    funding_txid: str
+    funding_vout: int
+
+
+class CloseParams(Params, frozen=True, kw_only=True):
+    channel: Annotated[str, Meta(description="channel id, short channel id, alias or funding outpoint", max_length=100)]
+    force: Annotated[bool, Meta(description="publish our commitment without the peer")] = False
+    wait: Annotated[int, Meta(description="seconds to wait for the closing transaction", ge=0, le=3600)] = 30
+
+
+class Closed(Result, frozen=True, kw_only=True):
+    channel_id: str
+    closing_txid: str
+    state: str
+
+
+class Channel(Result, frozen=True, kw_only=True):
+    channel_id: str
+    short_channel_id: str
+    alias: str
+    funding_txid: str
+    funding_vout: int
+    peer: str
+    state: str
+    connected: bool
+    opener: bool
+    private: bool
+    capacity_msat: int
+    ours_msat: int
+    theirs_msat: int
+    can_send_msat: int
+    can_receive_msat: int
+    reserve_ours_msat: int
+    reserve_theirs_msat: int
+    feerate_per_kw: int
+    htlcs_incoming: int
+    htlcs_outgoing: int
+    confirmations: int
+    closing_txid: str
+
+
+class Channels(Result, frozen=True, kw_only=True):
+    channels: list[Channel]
+
+
+class ChannelsParams(Params, frozen=True, kw_only=True):
+    closed: Annotated[bool, Meta(description="also those that are closed for good")] = False
+
+
+class WhyParams(Params, frozen=True, kw_only=True):
+    channel: Annotated[str, Meta(description="id, short channel id, alias or funding outpoint of a channel")]
+
+
+class WhyLine(Result, frozen=True, kw_only=True):
+    at: int
+    """Unix seconds."""
+    text: str
+
+
+class Why(Result, frozen=True, kw_only=True):
+    channel_id: str
+    lines: list[WhyLine]
+
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        "open",
+        "Open a channel with a peer.",
+        OpenParams,
+        Opened,
+        ("peer", "amount"),
+        aliases=("openchannel", "fundchannel", "open_channel"),
+    ),
+    Method(
+        "close",
+        "Close a channel, together with the peer unless forced.",
+        CloseParams,
+        Closed,
+        ("channel",),
+        aliases=("closechannel", "close_channel"),
+    ),
+    Method(
+        "channels",
+        "Our channels.",
+        ChannelsParams,
+        Channels,
+        aliases=("listchannels", "list_channels", "listpeerchannels"),
+    ),
+    Method("why", "What became of a channel and why, in words.", WhyParams, Why, ("channel",)),
+)
