@@ -32,6 +32,7 @@ class Fake:
         self.genesis = genesis.hash
         self.failing: Exception | None = None
         self.synced = True
+        self.tip_time = 0
         self.moved = asyncio.Event()
         self.calls = 0
         self.before_call: Callable[[], None] = lambda: None
@@ -63,7 +64,8 @@ class Fake:
 
     async def info(self) -> ChainInfo:
         self._ask()
-        return ChainInfo("regtest", BlockHeight(len(self.active) - 1), self.active[-1], self.genesis, self.synced)
+        height, tip = BlockHeight(len(self.active) - 1), self.active[-1]
+        return ChainInfo("regtest", height, tip, self.genesis, self.synced, self.tip_time)
 
     async def block_hash(self, height: int) -> BlockHash | None:
         self._ask()

@@ -74,6 +74,7 @@ class World:
     invoices: dict[PaymentHash, Invoice] = field(default_factory=dict)
     payments: dict[PaymentHash, Payment] = field(default_factory=dict)
     spendable: int = 300_000_000
+    chain_is_stale: bool = False
     ready: bool = True
     sibling_ready: bool = True
     policies: tuple[RelayPolicy, ...] = (POLICY,)
@@ -99,6 +100,7 @@ class World:
             invoices=self.invoices.get,
             route=self._route,
             entropy=lambda n: bytes(n - 1) + bytes([7]),
+            chain_is_stale=self.chain_is_stale,
         )
 
     def _route(self, *_: Any, max_fee: Msat, **__: Any) -> Route | NoRoute:

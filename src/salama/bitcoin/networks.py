@@ -29,6 +29,9 @@ class Network:
     """Second level of a BIP 44 derivation path, hardened there."""
     xpub_version: int
     xprv_version: int
+    longest_silence: int | None = 3 * 3600
+    """Seconds without a block after which we rather doubt our view of the chain than the miners: at ten minutes a block
+    such a pause comes about once in a thousand years. None where blocks are made on demand."""
 
     def __str__(self) -> str:
         return self.name
@@ -85,6 +88,7 @@ REGTEST: Final = Network(
     coin_type=1,
     xpub_version=0x043587CF,
     xprv_version=0x04358394,
+    longest_silence=None,
 )
 
 NETWORKS: Final[dict[str, Network]] = {network.name: network for network in (MAINNET, TESTNET4, SIGNET, REGTEST)}

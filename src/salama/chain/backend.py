@@ -65,13 +65,17 @@ class BackendError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChainInfo:
-    """Where the back-end stands. ``network_name`` is ours: mainnet, testnet, testnet4, signet, regtest."""
+    """Where the back-end stands. ``network_name`` is ours: mainnet, testnet, testnet4, signet, regtest.
+
+    ``tip_time`` is what its best block says of its time, unix seconds: right to about two hours.
+    """
 
     network_name: str
     height: BlockHeight
     best_hash: BlockHash
     genesis_hash: BlockHash
     synced: bool
+    tip_time: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Bitcoind:
             best_hash=_hash(_field(answer, "bestblockhash", str)),
             genesis_hash=_hash(genesis),
             synced=not _field(answer, "initialblockdownload", bool) and headers <= height + 1,
+            # Bitcoin Core tells the tip's own time since version 23; the median of eleven is an hour older.
+            tip_time=_field(answer, "time" if "time" in answer else "mediantime", int),
         )
 
     async def block_hash(self, height: int) -> BlockHash | None:

@@ -16,7 +16,7 @@ from typing import Final
 from salama.base.ids import BlockHash
 from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
-from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
+from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend, ChainInfo
 
 MEMORY: Final = 288
 MAX_REORG: Final = 2_016
@@ -74,6 +74,7 @@ class Watcher:
         self._hashes: OrderedDict[int, BlockHash] = OrderedDict(sorted((int(h), one) for h, one in recent))
         self._stale_since: float | None = clock()
         self._problem = "not asked yet"
+        self._info: ChainInfo | None = None
         self._at_tip = False
         if start is not None:
             self._remember(*start)
@@ -97,6 +98,11 @@ class Watcher:
     def problem(self) -> str:
         """Why the view is stale, for a person; empty while all is well."""
         return self._problem
+
+    @property
+    def info(self) -> ChainInfo | None:
+        """What the back-end said of itself when last asked, a few poll intervals ago at most while it is in reach."""
+        return self._info
 
     def __aiter__(self) -> AsyncIterator[ChainEvent]:
         return self._events()
@@ -137,7 +143,7 @@ class Watcher:
                 pause = min(2 * pause, self._poll_interval)
 
     async def _check_chain(self) -> None:
-        info = await self._backend.info()
+        info = self._info = await self._backend.info()
         if self._genesis is None:
             self._genesis = info.genesis_hash
         elif info.genesis_hash != self._genesis:

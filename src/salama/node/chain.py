@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ log = logging.getLogger("salama.chain")
 
 MAX_REBROADCAST = 10_000
 """Own transactions kept for another try at every block; far above what a node with 1,000 channels needs."""
+STALE_SECONDS = 600
+"""How long the back-end may be out of reach, or behind, before its last word is too old for new risks."""
 FEERATE_TARGET = 6
 """Blocks within which what nobody is in a hurry for should confirm."""
 
@@ -82,6 +85,11 @@ class Broadcaster:
             # Kept all the same: a reorganisation may change what the back-end thinks of it.
             log.error("%s %s was refused: %s", why, tx.txid, result.reason)
 
+    def again(self) -> None:
+        """Offer everything anew: the back-end was away, and the next block may be long in coming."""
+        for tx, why in list(self._waiting.values()):
+            self._spawn(tx, why)
+
     def block_connected(self, block: Block) -> None:
         """Forget what is confirmed, try the rest again."""
         if not self._waiting:
@@ -116,9 +124,12 @@ class ChainFollower:
         poll_seconds: float,
         on_block: BlockHandler,
         on_reorg: ReorgHandler,
+        longest_silence: int | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._backend = backend
-        self._watcher = Watcher(backend, (start.height, start.hash) if start else None, poll_interval=poll_seconds)
+        self._backend, self._clock, self._longest_silence = backend, clock, longest_silence
+        known = (start.height, start.hash) if start else None
+        self._watcher = Watcher(backend, known, poll_interval=poll_seconds, clock=clock)
         self._on_block, self._on_reorg = on_block, on_reorg
         self.tip = start
         self.feerate: FeeratePerKw | None = None
@@ -129,9 +140,26 @@ class ChainFollower:
         return self.tip.height if self.tip else BlockHeight(0)
 
     @property
-    def stale_since(self) -> float | None:
-        """Since when (unix seconds) the back-end has not shown us its tip; None while all is well."""
-        return self._watcher.stale_since
+    def stale(self) -> bool:
+        """Whether the back-end did not answer, or stood behind us, when last asked."""
+        return self._watcher.stale_since is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why what we know of the chain is too old to take new risks on, for a person; empty while all is well.
+
+        Whoever keeps blocks from us may let our deadlines pass unseen (immunity G3): then nothing new is relayed and no
+        channel is opened, while claims under way go on.
+        """
+        now, since, info = self._clock(), self._watcher.stale_since, self._watcher.info
+        if since is not None and now - since >= STALE_SECONDS:
+            return f"for {(now - since) / 60:.0f} minutes {self._watcher.problem}"
+        if self._longest_silence is not None and info is not None:
+            if not info.synced:
+                return "the chain back-end is still catching up with the network"
+            if now - info.tip_time >= self._longest_silence:
+                return f"its newest block is {(now - info.tip_time) / 3600:.0f} hours old, or our clock is wrong"
+        return ""
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -123,6 +123,7 @@ class Node:
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
+        self._chain_trouble = ""
 
     async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
         """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable or CommandRefused."""
@@ -175,7 +176,15 @@ class Node:
         wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
         self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height, outside)
         self.broadcaster = Broadcaster(self.backend)
-        self.chain = ChainFollower(self.backend, tip, config.poll_seconds, self._block, self._reorg)
+        self.chain = ChainFollower(
+            self.backend,
+            tip,
+            config.poll_seconds,
+            self._block,
+            self._reorg,
+            longest_silence=config.network.longest_silence,
+            clock=outside.now,
+        )
         key_index = journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX))
         self.channels = Channels(
             journal,
@@ -217,6 +226,7 @@ class Node:
             channels=self.channels.views,
             by_scid=lambda: self.channels.by_scid,
             to_channel=self._to_channel,
+            chain_is_stale=lambda: bool(self.chain.trouble),
             outside=outside,
         )
         self.onchain = Onchain(
@@ -238,6 +248,7 @@ class Node:
         )
         self.peers = Peers(static_key, init, self, config.reconnect_seconds, outside)
         self.channels.peers, self.channels.around = self.peers, self
+        self.channels.chain_trouble = lambda: self.chain.trouble
 
         if tip is not None:
             self.channels.height = tip.height
@@ -331,6 +342,17 @@ class Node:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.payments.tell(Ticked())
+            self._mind_chain()
+
+    def _mind_chain(self) -> None:
+        """Say when our view of the chain grows old, and when it is whole again."""
+        trouble = self.chain.trouble
+        if trouble and not self._chain_trouble:
+            log.error("nothing new is relayed and no channel is opened: %s", trouble)
+        elif self._chain_trouble and not trouble:
+            log.warning("the chain back-end is back: relaying again")
+            self.broadcaster.again()
+        self._chain_trouble = trouble
 
     async def _shut_down(self) -> None:
         for part in ("peers", "gossip", "broadcaster"):

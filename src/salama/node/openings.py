@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
 from salama.base.machine import CommandRefused, Effect
@@ -67,6 +68,8 @@ class Openings(ABC):
         self.outside = outside or Outside()
         self._next_key_index = next_key_index
         self.peers: Peers
+        self.chain_trouble: Callable[[], str] = lambda: ""
+        """Why our view of the chain is too old to open channels; empty while all is well (immunity G3)."""
         self.feerate = policy.min_feerate
         self.by_id: dict[ChannelId, ChannelActor] = {}
         self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
@@ -145,6 +148,10 @@ class Openings(ABC):
         peer = self.peers.connected.get(node_id)
         if peer is None:
             raise CommandRefused("not_connected", "The peer is not connected.", "Connect to it first.")
+        if trouble := self.chain_trouble():
+            raise CommandRefused(
+                "chain_stale", f"We do not see the chain as it is: {trouble}.", "Mend the back-end, then open."
+            )
         keys = self.signer.channel_keys(await self._new_keys())
         script = await self._closing_script()
         if self.peers.connected.get(node_id) is not peer:
@@ -196,6 +203,8 @@ class Openings(ABC):
         )
         if not objection and not self.has_funded(node_id) and self._unfunded() >= MAX_UNFUNDED:
             objection = "too many channels wait for their funding"
+        if not objection and self.chain_trouble():
+            objection = "our view of the chain is out of date, try again later"
         if objection:
             peer.send(Error(channel_id=message.temporary_channel_id, data=objection.encode()))
             return

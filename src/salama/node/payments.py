@@ -69,11 +69,13 @@ class PaymentsActor(Actor[PaymentsState]):
         channels: Callable[[], Mapping[ChannelId, ChannelView]],
         by_scid: Callable[[], Mapping[ShortChannelId, ChannelId]],
         to_channel: Callable[[ChannelId, Event], None],
+        chain_is_stale: Callable[[], bool] = lambda: False,
         outside: Outside | None = None,
     ) -> None:
         super().__init__("payments", resume([found_pending(p) for p in pending], origins), journal)
         self._signer, self.graph, self.scorer = signer, graph, scorer
         self._outside = outside or Outside()
+        self._chain_is_stale = chain_is_stale
         self._height, self._channels, self._by_scid, self._to_channel = height, channels, by_scid, to_channel
         self._waiting: dict[PaymentHash, list[asyncio.Future[Payment]]] = {}
         self._onions: list[RememberOnion] = []
@@ -153,6 +155,7 @@ class PaymentsActor(Actor[PaymentsState]):
             invoices=self.invoice,
             route=self._router(),
             entropy=self._outside.entropy,
+            chain_is_stale=self._chain_is_stale(),
         )
 
     def _router(self) -> Router:

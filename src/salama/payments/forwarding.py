@@ -16,6 +16,7 @@ from salama.payments.state import Relay, Turn
 from salama.payments.views import ChannelView, RelayPolicy
 
 UNKNOWN_NEXT_PEER = 0x400A
+TEMPORARY_NODE_FAILURE = 0x2002
 TEMPORARY_CHANNEL_FAILURE = 0x1007
 PERMANENT_CHANNEL_FAILURE = 0x4008
 AMOUNT_BELOW_MINIMUM = 0x100B
@@ -30,6 +31,9 @@ NO_UPDATE = b"\x00\x00"
 
 def relay(work: Turn, htlc: HtlcArrived, order: ToRelay) -> None:
     """Check ``order`` against our policy and offer it on, or fail it with the code that BOLT 4 names."""
+    if work.env.chain_is_stale:
+        # Deadlines may pass without our seeing it: whoever pays should go another way round (immunity G3).
+        return fail(work, htlc, make(TEMPORARY_NODE_FAILURE))
     requested = work.env.by_scid.get(order.short_channel_id)
     view = work.env.channels.get(requested) if requested is not None else None
     if view is None:

@@ -72,6 +72,8 @@ class PaymentsEnv:
     invoices: Callable[[PaymentHash], Invoice | None]
     route: Router
     entropy: Callable[[int], bytes]
+    chain_is_stale: bool = False
+    """What we know of the chain is too old to relay anything new on (immunity G3)."""
     max_parts: int = 16
     mpp_timeout: int = 60
     """Seconds that an incomplete set may wait (B4.06)."""

@@ -133,7 +133,8 @@ class SimBackend:
     async def info(self) -> ChainInfo:
         await self._ask()
         tip = self._chain.state.tip
-        return ChainInfo("regtest", BlockHeight(tip.height), tip.hash, BlockHash(REGTEST.chain_hash), True)
+        genesis = BlockHash(REGTEST.chain_hash)
+        return ChainInfo("regtest", BlockHeight(tip.height), tip.hash, genesis, True, tip.time)
 
     async def block_hash(self, height: int) -> BlockHash | None:
         await self._ask()
