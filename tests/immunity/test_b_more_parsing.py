@@ -21,16 +21,19 @@ I7 weak randomness (a hardware wallet, July 2026)
 
 What failed: keys were made from a source that had run dry, or from a fallback.
 
-Defence: node/seed.py:load_or_make_seed takes os.urandom and nothing else; if that fails, so does the start.
+Defence: node/seed.py:new_seed takes what node/dice.py:fresh gives: os.urandom and nothing else, after a test of its
+bits and bytes and of whether it says anything twice; if that fails, so does the start.
 
-Not covered: a source that answers but repeats itself.
+Not covered: a source whose output looks random and can be foretold.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import tracemalloc
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,7 @@ from salama.crypto.ciphers import chacha20
 from salama.crypto.hashes import hmac_sha256
 from salama.crypto.secp256k1 import public_key
 from salama.gossip.announce import alias_text
+from salama.node import dice
 from salama.node.seed import load_or_make_seed
 from salama.onion import sphinx
 from salama.onion.sphinx import OnionRefused, peel_with_secret
@@ -131,6 +135,42 @@ def test_i7_no_seed_without_randomness(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(NotImplementedError):
         load_or_make_seed(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        bytes,
+        lambda size: b"\xff" * size,
+        lambda size: b"\x55\xaa" * (size // 2),
+        lambda size: bytes(range(256)) * (size // 256) + bytes(range(size % 256)),
+        lambda size: (hmac_sha256(b"", b"") * (size // 32 + 1))[:size],
+        lambda size: b"".join(hmac_sha256(b"", bytes((n % 8, n // 8))) for n in range(size // 32 + 1))[:size],
+        lambda size: random.Random(7).randbytes(size)[: size - 1],
+        lambda size: bytes(b | 0x10 for b in random.Random(7).randbytes(size)),
+    ],
+)
+def test_i7_no_seed_from_a_source_that_repeats_itself(
+    weak: Callable[[int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "urandom", weak)
+    with pytest.raises(dice.EntropyFailed):
+        load_or_make_seed(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_i7_a_source_is_tested_for_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was sound a moment ago, and then it stops: the bytes of the seed itself are looked at, too."""
+    asked = []
+
+    def fails_at_last(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size) if len(asked) == 4 else random.Random(len(asked)).randbytes(size)
+
+    monkeypatch.setattr(os, "urandom", fails_at_last)
+    with pytest.raises(dice.EntropyFailed):
+        load_or_make_seed(tmp_path)
+    assert list(tmp_path.iterdir()) == [] and len(asked) == 4
 
 
 def test_i7_every_seed_is_another(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from salama.base.machine import CommandRefused
+from salama.node.seed import load_seed, write_seed
+from salama.node.seed_file import Seed
 from salama.testing.network import LocalNetwork, until
 
 
@@ -38,3 +40,28 @@ def test_withdrawals_arrive_and_refusals_set_nothing_aside(network: LocalNetwork
     assert rest["amount_msat"] + rest["fee_msat"] == after["onchain_confirmed_msat"]
     network.mine(1)
     until("alice has nothing", lambda: alice.call("balance")["onchain_confirmed_msat"] == 0)
+
+
+def test_a_wallet_restored_from_its_words_finds_its_coins(network: LocalNetwork) -> None:
+    carol = network.start("carol")
+    network.fund(carol)
+    target = carol.call("newaddr", kind="p2tr")["address"]
+    carol.call("withdraw", address=target, amount="25000sat")
+    network.mine(1)
+    words = load_seed(carol.directory).words
+    network.stop(carol)
+    network.nodes.pop("carol")
+    again = network.directory / "carol again"
+    again.mkdir()
+    write_seed(again, Seed(words, restored=True))
+    restored = network.start("carol again")
+    assert restored.node_id == carol.node_id
+    assert restored.call("balance")["onchain_confirmed_msat"] > 0
+    until("all is found", lambda: restored.call("balance")["onchain_unconfirmed_msat"] == 0)
+    assert restored.call("newaddr", kind="p2tr")["address"] != target
+    # It stood at the tip when it was ready, and does not look again at the next start.
+    before = restored.call("balance")
+    network.stop(restored)
+    restarted = network.start("carol again")
+    assert restarted.call("balance") == before
+    assert (network.directory / "carol again" / "salama.log").read_text().count("looking through the chain") == 1

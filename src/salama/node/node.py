@@ -29,6 +29,7 @@ from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
 from salama.node.quiet_log import QuietLog
+from salama.node.rescan import block_before
 from salama.node.wallet import WalletActor
 from salama.payments.events import HandoffArrived, OfferRefused, Ticked
 from salama.routing.scoring import Scorer
@@ -63,6 +64,7 @@ from salama.wire.features import (
     OPTION_DATA_LOSS_PROTECT,
     OPTION_SCID_ALIAS,
     OPTION_SHUTDOWN_ANYSEGWIT,
+    OPTION_SIMPLE_CLOSE,
     OPTION_STATIC_REMOTEKEY,
     OPTION_SUPPORT_LARGE_CHANNEL,
     OPTION_UPFRONT_SHUTDOWN_SCRIPT,
@@ -90,6 +92,7 @@ FEATURES = Features.of(
         OPTION_ANCHORS,
         OPTION_SHUTDOWN_ANYSEGWIT,
         OPTION_SCID_ALIAS,
+        OPTION_SIMPLE_CLOSE,
     ),
 )
 """What we speak, in every context that BOLT 9 names; each contexts shows its part of it."""
@@ -173,6 +176,9 @@ class Node:
         self.backend = outside.backend(config)
         await self._check_backend()
         tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
+        if tip is None and (birthday := outside.rescan_from(config)) is not None:
+            tip = await block_before(self.backend, birthday)
+            log.info("restored from words: looking through the chain from block %d", tip.height)
         wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
         self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height, outside)
         self.broadcaster = Broadcaster(self.backend)

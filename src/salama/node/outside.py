@@ -16,7 +16,7 @@ from salama.chain.bitcoind import Bitcoind
 from salama.net import tcp
 from salama.net.tcp import Connection, PeerAddress
 from salama.node.config import Config
-from salama.node.seed import load_or_make_seed
+from salama.node.seed import load_or_make_seed, rescan_from
 from salama.storage.journal import Journal
 from salama.transport.noise import StaticKey
 
@@ -30,6 +30,15 @@ class Accepting(Protocol):
 
 class Outside:
     """The real machine."""
+
+    _passphrase = ""
+
+    @classmethod
+    def unlocking(cls, passphrase: str) -> Outside:
+        """The machine, for a seed that lies there sealed."""
+        made = cls()
+        made._passphrase = passphrase
+        return made
 
     # --- clocks and dice ----------------------------------------------------------------------------------------------
 
@@ -53,7 +62,11 @@ class Outside:
 
     def seed(self, config: Config) -> bytes:
         """The wallet's seed, made at the first start."""
-        return load_or_make_seed(config.directory)
+        return load_or_make_seed(config.directory, self._passphrase)
+
+    def rescan_from(self, config: Config) -> int | None:
+        """Unix seconds since when the chain may hold coins of a restored seed; None if it was made here."""
+        return rescan_from(config.directory)
 
     def journal(self, config: Config) -> Journal:
         """Open the node's database. Raises StorageFault."""
@@ -63,7 +76,9 @@ class Outside:
 
     def backend(self, config: Config) -> ChainBackend:
         """The view of the Bitcoin network."""
-        return Bitcoind(config.bitcoind, cookie=config.cookie)
+        return Bitcoind(
+            config.bitcoind, cookie=config.cookie, user=config.bitcoind_user, password=config.bitcoind_password
+        )
 
     async def connect(self, address: PeerAddress, their_node_id: NodeId, our_key: StaticKey) -> Connection:
         """Dial a peer. Raises ConnectFailed."""
