@@ -154,7 +154,8 @@ def block_arrived(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Tra
         is_deep = int(env.height) - int(record.spend.height) + 1 >= env.policy.irrevocable_depth
         return _close_for_good(channel, "closed") if is_deep else Transition(channel)
     waited = int(env.height) - int(record.opened_at)
-    is_given_up = record.phase is Phase.AWAITING_FUNDING and not record.params.is_opener
+    # An opener keeps what it may have published; after a loss nobody knows whether it was, and the chain shows it.
+    is_given_up = record.phase is Phase.AWAITING_FUNDING and (not record.params.is_opener or record.restored)
     if is_given_up and record.funding.confirmation is None and waited > env.policy.funding_timeout:
         return _close_for_good(channel, "the funding did not confirm in time")
     reason = missed_deadline(record, env) if env.minds_deadlines else ""

@@ -104,6 +104,15 @@ def compare(ours: Ours, next_commitment_number: int, next_revocation_number: int
 
 def our_reestablish(record: ChannelRecord) -> ChannelReestablish:
     funding = record.funding
+    if record.restored:
+        # Zero asks the peer to publish, also where no update would prove that we are behind (B2.66).
+        return ChannelReestablish(
+            channel_id=record.channel_id,
+            next_commitment_number=0,
+            next_revocation_number=0,
+            your_last_per_commitment_secret=bytes(32),
+            my_current_per_commitment_point=record.our_points.points[0],
+        )
     acknowledged = funding.remote.number
     secret = bytes(32)
     if acknowledged > 0:

@@ -318,6 +318,8 @@ class ChannelRecord:
     """Further closing transactions that both sides signed (``option_simple_close``): any of them may confirm."""
     closing_terms: ClosingTerms | None = None
     """Of our latest ``closing_complete``."""
+    restored: bool = False
+    """Made from a backup: of the commitments nothing is known, and the peer is asked to publish its own."""
 
     @property
     def funding(self) -> ActiveFunding:

@@ -77,6 +77,10 @@ def _identify(record: ChannelRecord, funding: ActiveFunding, tx: Tx, htlcs_at: H
     params = record.params
     factor = obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment)
     number = decode_commitment_number(tx, factor)
+    if record.restored:
+        # Of a channel made from a backup we know the terms alone.
+        kind = CloseKind.MUTUAL if number is None else CloseKind.FUTURE
+        return Close(kind, funding, tx, number, _to_our_static_key(record, tx))
     if number is None:
         return _mutual(record, funding, tx)
     if number == funding.local.number:
