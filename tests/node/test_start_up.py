@@ -134,8 +134,8 @@ def test_a_directory_that_is_a_file_or_too_deep(refused: Refused, tmp_path: Path
     ("options", "words"),
     [
         ({"network": "mainnet"}, "mainnet"),
-        ({"listen": "nowhere"}, "no address"),
-        ({"listen": "127.0.0.1:70000"}, "no address"),
+        ({"listen": "nowhere"}, "HOST:PORT"),
+        ({"listen": "127.0.0.1:70000"}, "HOST:PORT"),
         ({"settings": ("colour=blue",)}, "no setting"),
         ({"settings": ("poll_seconds=soon",)}, "no value"),
         ({"settings": ("poll_seconds=nan",)}, "no value"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from salama.api import channels_schema as schema
-from salama.api.amounts import parse_amount
 from salama.api.area import whole_sat
 from salama.api.peers_methods import PeerMethods
 from salama.api.peers_schema import ConnectParams
+from salama.base.amounts import parse_amount
 from salama.base.ids import ChannelId, MalformedId, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw

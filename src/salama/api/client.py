@@ -13,7 +13,6 @@ from typing import Any
 from salama.api.errors import from_json
 from salama.base.machine import CommandRefused
 
-SOCKET_NAME = "salama.sock"
 MAX_ANSWER = 64 << 20
 
 

@@ -9,54 +9,60 @@ import logging
 import os
 import signal
 import sys
-from logging.handlers import RotatingFileHandler
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from salama.api.logs import LOG_NAME, log_to
 from salama.api.methods import Methods
+from salama.api.places import data_directory
 from salama.api.server import RpcServer
 from salama.base.machine import CommandRefused
 from salama.chain.backend import BackendError, BackendUnavailable
-from salama.node.config import Config, make_config
+from salama.node.config import Config, load_config
 from salama.node.node import Node
 from salama.storage.errors import StorageFault
 
 log = logging.getLogger("salama.daemon")
 
-LOG_NAME = "salama.log"
-LOG_BYTES = 10 << 20
-LOG_FILES = 5
 COLLECT_AFTER = 20_000
 """New containers, less those that are gone, between two looks of the garbage collector at the young ones."""
 SOCKET_PATH_BYTES = 107
 """What the kernel takes as the name of a Unix socket."""
 
 
-def run_node(options: dict[str, Any]) -> int:
-    """Run until stopped; the exit status. Expected failures are one sentence on standard error."""
-    network = options["network"]
-    directory = Path(options["directory"]) if options["directory"] else Path.home() / ".salama" / network
+FLAGS = ("alias", "listen", "bitcoind", "cookie", "mainnet_cap")
+"""Settings that have a flag of their own; all others go by ``--set``."""
+
+
+def run_node(options: Mapping[str, Any]) -> int:
+    """Run until stopped; the exit status. Expected failures are one sentence on standard error.
+
+    ``options``: network, directory (None: the usual one), file (None: the directory's own), flags by name (None or
+    absent: not given), settings (``NAME=VALUE``).
+    """
+    directory = data_directory(options.get("directory"), options["network"])
+    bitcoind = ""
     try:
-        config = make_config(
-            network=network,
-            directory=directory,
-            bitcoind=options["bitcoind"],
-            cookie=options["cookie"],
-            listen=options["listen"],
-            alias=options["alias"],
-            settings=options["settings"],
+        config = load_config(
+            options["network"],
+            directory,
+            file=Path(options["file"]) if options.get("file") else None,
+            environment=os.environ,
+            flags=_flags(options),
         )
+        bitcoind = config.bitcoind
         _check_socket(config.socket)
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _log_to(config)
+        log_to(config.directory, config.log_level)
         asyncio.run(_serve(config))
     except CommandRefused as refused:
         return _complain(refused.reason, refused.remedy)
     except BackendUnavailable as error:
         return _complain(
             f"{str(error)[0].upper()}{str(error)[1:]}.",
-            f"Is there a bitcoind or `salama devnet` at {options['bitcoind']}?",
+            f"Is there a bitcoind or `salama devnet` at {bitcoind}?",
         )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -81,15 +87,15 @@ def _complain(reason: str, remedy: str) -> int:
     return 1
 
 
-def _log_to(config: Config) -> None:
-    handler = RotatingFileHandler(config.directory / LOG_NAME, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    root = logging.getLogger("salama")
-    root.addHandler(handler)
-    root.setLevel(config.log_level.upper())
-    root.propagate = False
+def _flags(options: Mapping[str, Any]) -> dict[str, str]:
+    """What the command line says of settings."""
+    flags = {name: str(options[name]) for name in FLAGS if options.get(name) is not None}
+    for setting in options.get("settings", ()):
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise CommandRefused("bad_setting", f"{setting[:40]!r} sets nothing.", "Write --set NAME=VALUE.")
+        flags[name] = value
+    return flags
 
 
 def _log_tasks() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from salama.api import payments_schema as schema
-from salama.api.amounts import parse_amount
 from salama.api.area import Area, next_cursor, page_before
 from salama.api.method import PageParams
+from salama.base.amounts import parse_amount
 from salama.base.ids import PaymentHash, Preimage
 from salama.base.machine import CommandRefused
 from salama.base.units import Msat

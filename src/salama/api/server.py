@@ -141,6 +141,8 @@ class RpcServer:
             params = msgspec.json.decode(request.params, type=method.params)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             return self._refusal(request.id, INVALID_PARAMS, "bad_params", f"{method.name}: {str(error)[:300]}")
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(f"api {method.name}")
         try:
             result = await handler(params)
         except CommandRefused as refused:

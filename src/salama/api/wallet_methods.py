@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from salama.api import wallet_schema as schema
-from salama.api.amounts import parse_amount
 from salama.api.area import Area, whole_sat
 from salama.api.method import Nothing
+from salama.base.amounts import parse_amount
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw
 from salama.bitcoin.address import MalformedAddress

@@ -42,22 +42,24 @@ for _method in METHODS.values():
 
 
 @salama.command()
-@click.option("--network", type=click.Choice(NETWORKS), required=True, help="Which Bitcoin network.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK.")
-@click.option("--listen", default="127.0.0.1:9735", show_default=True, help="HOST:PORT for peers; `none` for none.")
-@click.option("--alias", default="", help="Name that the network sees.")
 @click.option(
-    "--bitcoind",
-    default="http://127.0.0.1:18443",
-    show_default=True,
-    help="JSON-RPC of bitcoind or of `salama devnet`.",
+    "--network", type=click.Choice(NETWORKS), required=True, envvar="SALAMA_NETWORK", help="Which Bitcoin network."
 )
-@click.option("--cookie", type=click.Path(), default="", help="bitcoind's cookie file.")
+@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK.")
+@click.option("--config", "file", type=click.Path(), help="Settings file; default salama.toml in the data directory.")
+@click.option("--listen", help="HOST:PORT for peers, `none` for none; default 127.0.0.1 and the network's port.")
+@click.option("--alias", help="Name that the network sees.")
+@click.option("--bitcoind", help="JSON-RPC of bitcoind or `salama devnet`; default http://127.0.0.1 and its port.")
+@click.option("--cookie", type=click.Path(), help="bitcoind's cookie file.")
+@click.option("--mainnet-cap", help="Most that may stand in channels on mainnet; default 0.01btc.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any other setting; `--set help` lists them."
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`."
 )
 def run(**options: Any) -> None:
-    """Start a node and run until it is told to stop."""
+    """Start a node and run until it is told to stop.
+
+    A setting is taken from its flag, else from the environment (SALAMA_NAME), else from the settings file.
+    """
     from salama.api.daemon import run_node
 
     sys.exit(run_node(options))

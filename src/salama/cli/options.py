@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from salama.api.client import SOCKET_NAME
+from salama.api.places import SOCKET_NAME
+from salama.api.places import data_directory as data_directory
+from salama.api.places import default_network as default_network
 from salama.base.machine import CommandRefused
 
 
@@ -30,17 +31,8 @@ class Refusal(Exception):
             click.echo(f"  {self.error.remedy}", err=True)
 
 
-def data_directory(directory: str | None, network: str) -> Path:
-    """The directory of a node: as given, else ``~/.salama/NETWORK``."""
-    return Path(directory) if directory else Path.home() / ".salama" / network
-
-
 def socket_path(directory: str | None, network: str) -> Path:
     return data_directory(directory, network) / SOCKET_NAME
-
-
-def default_network() -> str:
-    return os.environ.get("SALAMA_NETWORK", "regtest")
 
 
 def wants_json(flag: bool) -> bool:

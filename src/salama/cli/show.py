@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from salama.api.amounts import render_amount
 from salama.api.method import Method
+from salama.base.amounts import render_amount
 
 
 def _text(name: str, value: Any) -> str:

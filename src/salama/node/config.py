@@ -1,15 +1,30 @@
-"""Settings of a node, each in one place with its meaning."""
+"""What a node is told from outside, and where each of it was said: default < file < environment < flag."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import os
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from salama.base.machine import CommandRefused
+from salama.base.units import Sat
 from salama.bitcoin.networks import NETWORKS, Network
 from salama.channel.policy import DEFAULT_POLICY, Policy
 from salama.net.tcp import PeerAddress
+from salama.node.settings import SETTINGS, Unsuitable, nearest
+
+FILE_NAME: Final = "salama.toml"
+PREFIX: Final = "SALAMA_"
+MAX_FILE: Final = 1 << 20
+"""Bytes of a settings file: far more than all settings, and little enough to read at once."""
+ENVIRONMENT_OF_OTHERS: Final = frozenset(
+    ("NETWORK", "DIR", "CONFIG", "PASSPHRASE", "PASSPHRASE_FILE", "PYTHON", "SHARE", "REQUIRE", "CI_INTEROP")
+)
+"""Variables with our prefix that choose the node, unlock its seed or belong to the project's own scripts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +35,13 @@ class Config:
     network: Network
     bitcoind: str
     cookie: Path | None = None
+    bitcoind_user: str = ""
+    bitcoind_password: str = field(default="", repr=False)
     listen: PeerAddress | None = field(default=PeerAddress("127.0.0.1", 9735))
     alias: str = ""
     policy: Policy = field(default=DEFAULT_POLICY)
+    mainnet_cap: Sat = field(default=Sat(1_000_000))
+    """All channels together may hold 0.01 bitcoin on mainnet: what a young node may lose."""
     gossip_flush_seconds: float = 60.0
     """Gossip of others is passed on in bursts this far apart (B7.07)."""
     poll_seconds: float = 1.0
@@ -30,98 +49,115 @@ class Config:
     reconnect_seconds: float = 1.0
     """First pause before a lost peer is called again; doubles up to five minutes."""
     log_level: str = "info"
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting that is not at its default was said."""
 
     @property
     def socket(self) -> Path:
         return self.directory / "salama.sock"
 
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
-_NUMBERS = {"gossip_flush_seconds", "poll_seconds", "reconnect_seconds"}
-
-
-def parse_listen(text: str) -> PeerAddress | None:
-    """``HOST:PORT``, ``[v6]:PORT`` or ``none``. Raises CommandRefused."""
-    if text == "none":
-        return None
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise CommandRefused("bad_setting", f"{text!r} is no address to listen on.", "Write HOST:PORT or none.")
-    return PeerAddress(host.strip("[]"), int(port))
+    def value(self, name: str) -> Any:
+        """The value of a setting of the table."""
+        return getattr(self.policy if SETTINGS[name].policy else self, name)
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e9:
-        raise ValueError("no length of time")
-    return seconds
-
-
-def _log_level(text: str) -> str:
-    if text not in LOG_LEVELS:
-        raise CommandRefused(
-            "bad_setting", f"{text[:40]!r} is no value for log_level.", f"Use one of: {', '.join(LOG_LEVELS)}."
-        )
-    return text
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.username is None
-    except ValueError:
-        sound = False
-    if not sound:
-        raise CommandRefused("bad_setting", f"{text[:80]!r} is no address of a bitcoind.", "Write http://HOST:PORT.")
-    return text
-
-
-def make_config(
-    *,
+def load_config(
     network: str,
     directory: Path,
-    bitcoind: str,
-    cookie: str,
-    listen: str,
-    alias: str,
-    settings: tuple[str, ...] = (),
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> Config:
-    """A configuration from text; unknown settings and impossible values are refused (CommandRefused)."""
+    """The configuration of one node. ``file`` must exist if given; else ``salama.toml`` of the directory may.
+
+    Raises CommandRefused for an unknown setting, naming the nearest one and where it was written, and for a value that
+    cannot be.
+    """
+    if network not in NETWORKS:
+        raise CommandRefused(
+            "bad_network", f"There is no network {network[:40]!r}.", f"Choose one of: {', '.join(NETWORKS)}."
+        )
     if network == "mainnet":
         raise CommandRefused(
             "mainnet_refused",
             "Salama does not run on mainnet yet.",
             "Its crash, power-loss and on-chain suites must exist and be green first; use regtest or signet.",
         )
-    if len(alias.encode()) > 32:
-        raise CommandRefused("bad_setting", "An alias has at most 32 bytes.", "Choose a shorter one.")
-    values: dict[str, object] = {}
-    policy: dict[str, object] = {}
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        policy_types = {f.name: type(getattr(DEFAULT_POLICY, f.name)) for f in fields(Policy)}
+    values: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, given, source in _all_given(directory, file, environment or {}, flags or {}):
+        setting = SETTINGS.get(name)
+        if setting is None:
+            raise _unknown(name, source)
+        if setting.secret and source == "flag":
+            raise CommandRefused(
+                "bad_setting", f"{name} does not belong on a command line, which others can read.",
+                f"Write it into {directory / FILE_NAME} or {PREFIX}{name.upper()}.",
+            )  # fmt: skip
         try:
-            if name in _NUMBERS:
-                values[name] = _seconds(value)
-            elif name == "log_level":
-                values[name] = _log_level(value)
-            elif name in policy_types:
-                kind = policy_types[name]
-                policy[name] = value in ("1", "true", "yes") if kind is bool else kind(int(value))
-            else:
-                known = ", ".join(sorted(_NUMBERS | {"log_level"} | set(policy_types)))
-                raise CommandRefused("bad_setting", f"There is no setting {name[:40]!r}.", f"Settings: {known}.")
-        except ValueError:
-            raise CommandRefused("bad_setting", f"{value[:40]!r} is no value for {name}.", "Write a number.") from None
-    from dataclasses import replace
-
+            (policy if setting.policy else values)[name] = setting.parse(given)
+        except Unsuitable as unsuitable:
+            shown = "This" if setting.secret else ascii(given)[:60]
+            raise CommandRefused(
+                "bad_setting", f"{shown} is no value for {name} ({source}).", unsuitable.wanted
+            ) from None
+        sources[name] = source
+    ours = NETWORKS[network]
+    usual: dict[str, Any] = {"bitcoind": f"http://127.0.0.1:{ours.rpc_port}", "listen": PeerAddress("127.0.0.1", ours.default_port)}
     return Config(
         directory=directory,
-        network=NETWORKS[network],
-        bitcoind=_url(bitcoind),
-        cookie=Path(cookie) if cookie else None,
-        listen=parse_listen(listen),
-        alias=alias,
-        policy=replace(DEFAULT_POLICY, **policy),  # type: ignore[arg-type]
-        **values,  # type: ignore[arg-type]
+        network=ours,
+        policy=replace(DEFAULT_POLICY, **policy),
+        sources=sources,
+        **(usual | values),
     )
+
+
+def _all_given(
+    directory: Path, file: Path | None, environment: Mapping[str, str], flags: Mapping[str, str]
+) -> Iterator[tuple[str, object, str]]:
+    """Name, value and source, the one that counts last."""
+    path = file or directory / FILE_NAME
+    if file is not None or path.exists():
+        for name, value in read_file(path).items():
+            yield name, value, f"file {path}"
+    for variable in sorted(environment):
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in ENVIRONMENT_OF_OTHERS:
+            yield name.lower(), environment[variable], "environment"
+    for name, given in flags.items():
+        yield name, given, "flag"
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """The settings in a TOML file, not yet looked at. Raises CommandRefused."""
+    try:
+        # Not through a pipe or a device: reading one may never end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CommandRefused("bad_file", f"{path} is no file.", "Name a TOML file.")
+            content = opened.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CommandRefused("bad_file", f"{path}: {error.strerror or error}.", "Check the file.") from None
+    if len(content) > MAX_FILE:
+        raise CommandRefused("bad_file", f"{path} is larger than a settings file can be.", "Is it the right file?")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        # What TOML says of a mistake may quote the file.
+        reason = ascii(str(error))[1:-1][:200] or "nested too deep"
+        raise CommandRefused("bad_file", f"{path} is no TOML: {reason}.", "Write NAME = VALUE, one a line.") from None
+
+
+def _unknown(name: str, source: str) -> CommandRefused:
+    shown = ascii(name)[1:-1][:60]
+    if name in ("network", "dir", "directory"):
+        return CommandRefused(
+            "bad_setting", f"{name} is not set here ({source}).", "Use --network and --dir: they choose the node."
+        )
+    close = nearest(name, list(SETTINGS))
+    remedy = f"Did you mean {close}?" if close else "`salama settings` lists them all."
+    return CommandRefused("unknown_setting", f"There is no setting {shown} ({source}).", remedy)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salama.api.amounts import parse_amount, render_amount
+from salama.base.amounts import parse_amount, render_amount
 from salama.api.errors import from_json, sentence
 from salama.base.machine import CommandRefused
 from salama.base.units import Msat
