@@ -4,7 +4,7 @@ What failed: an HTLC whose expiry had come, or lay absurdly far away, was passed
 
 Defence: payments/forwarding.py:_check and payments/incoming.py:_fits bound it on both sides;
 base/units.py:CltvExpiry is a height and never a time, channel/normal.py:receive_add refuses other numbers, and
-channel/confirming.py:missed_deadline counts in whole numbers.
+channel/deadlines.py:missed_deadline counts in whole numbers.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from payment_world import (
 )
 
 from salama.base.ids import HtlcRef, ShortChannelId, Side
-from salama.base.units import CltvExpiry, Msat
+from salama.base.units import BlockHeight, CltvExpiry, Msat
+from salama.channel.deadlines import EARLY_FAIL_BACK
 from salama.channel.events import AddHtlc, Consumed, HandoffKey, HtlcFailed, Origin, PreimageLearned
 from salama.onion.failures import make_failure, read_failure
-from salama.payments.events import HtlcArrived, OfferRefused, ToChannel
+from salama.payments.events import HtlcArrived, OfferRefused, Ticked, ToChannel
 from salama.payments.origin import ForwardOrigin
 from salama.payments.records import ForwardStatus, PutForward
 from salama.wire.onion import PaymentPayload
@@ -302,3 +303,31 @@ def test_nothing_is_kept_of_what_is_over() -> None:
     world.does(world.to_relay())
     world.does(OfferRefused(world.adds[-1].origin, "queue_full", ""))
     assert (world.state.relays, world.state.origins, world.state.payments, world.state.sets) == ({}, {}, {}, {})
+
+
+def test_what_is_undecided_downstream_is_failed_before_its_upstream_deadline() -> None:
+    """B2.49: whether it is dust that no chain decides, or a claim that is stuck: upstream is not closed for it."""
+    world, htlc, add = relayed()
+    world.restarts({add.origin: DOWNSTREAM})
+    world.does(htlc)
+    world.height = BlockHeight(int(htlc.cltv_expiry) - EARLY_FAIL_BACK - 1)
+    world.does(Ticked())
+    assert not world.fails
+    world.height = BlockHeight(int(htlc.cltv_expiry) - EARLY_FAIL_BACK)
+    world.does(Ticked())
+    (failure,) = world.fails
+    assert failure.id == htlc.ref.id and failure.consumes is None and code_of(failure, htlc) == 0x4008
+    world.does(Ticked(), htlc)
+    assert len(world.fails) == 1 and len(world.adds) == 1, "nor is it offered again"
+    # Upstream may not have taken the failure yet: its channel decides whether the preimage comes in time.
+    world.hands_over(PreimageLearned(KEY, add.origin, PREIMAGE))
+    assert [(s.preimage, s.consumes) for s in world.settles] == [(PREIMAGE, KEY)]
+
+
+def test_a_failure_that_comes_after_the_early_one_changes_nothing() -> None:
+    world, htlc, add = relayed()
+    world.height = BlockHeight(int(htlc.cltv_expiry))
+    world.does(Ticked())
+    world.hands_over(HtlcFailed(KEY, add.origin, b"late"))
+    first, second = world.fails
+    assert first.reason and second.reason == b"" and second.consumes == KEY, "the first decision stands"

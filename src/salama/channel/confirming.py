@@ -3,10 +3,10 @@ B2.49, B7.02)."""
 
 from __future__ import annotations
 
-from salama.base.ids import Side
 from salama.base.machine import Effect, PeerViolation, Row, Transition
 from salama.base.values import replace
 from salama.channel.closing import owed_closes
+from salama.channel.deadlines import missed_deadline
 from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, READY, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
@@ -27,7 +27,6 @@ from salama.channel.state import (
     Channel,
     ChannelRecord,
     Confirmation,
-    Fulfilment,
     FundingSpend,
     LinkState,
     Phase,
@@ -171,19 +170,6 @@ def block_arrived_after_close(channel: Channel, event: BlockArrived, env: Channe
     if is_void and not record.params.is_opener and waited > env.policy.funding_timeout:
         return _close_for_good(channel, "the funding did not confirm in time")
     return Transition(channel)
-
-
-def missed_deadline(record: ChannelRecord, env: ChannelEnv) -> str:
-    """Why the channel must go on chain now, or "": an HTLC is about to cost money (B2.49)."""
-    height, policy = int(env.height), env.policy
-    for htlc in record.htlcs.values():
-        expiry = int(htlc.cltv_expiry)
-        if htlc.side is Side.OUTGOING:
-            if height >= expiry + policy.offered_grace:
-                return f"outgoing HTLC {htlc.id} is past its expiry"
-        elif isinstance(htlc.removal, Fulfilment) and height >= expiry - policy.fulfil_margin:
-            return f"incoming HTLC {htlc.id} is paid but not settled, and expires soon"
-    return ""
 
 
 # --- channel_ready (B2.06) -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from salama.base.units import BlockHeight
 from salama.bitcoin.script import p2wsh
 from salama.bitcoin.tx import Tx
 from salama.channel.commitments import format_of
+from salama.channel.deadlines import EARLY_FAIL_BACK
 from salama.channel.events import Origin
 from salama.channel.state import ChannelRecord, Failure, Fulfilment, Htlc
 from salama.onchain.bump import is_worthless
@@ -38,9 +39,6 @@ from salama.onchain.state import Confirmed
 
 FAIL_BACK_DEPTH: Final = 6
 """Confirmations of a loss before the HTLC is failed upstream: no reorganisation so deep is expected."""
-EARLY_FAIL_BACK: Final = 3
-"""Blocks before the expiry of the upstream HTLC at which it is failed in any case: its channel shall not be closed for
-an HTLC that it could not collect any more."""
 TIMEOUT_GRACE: Final = 40
 """Blocks after the expiry of an HTLC of ours within which our claim should confirm, if nothing upstream says so."""
 

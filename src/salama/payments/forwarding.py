@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from salama.base.ids import ChannelId
 from salama.base.units import CltvExpiry, Msat
+from salama.channel.deadlines import EARLY_FAIL_BACK
 from salama.channel.events import AddHtlc, HtlcFailed, PreimageLearned
 from salama.onion.failures import make_failure, wrap_failure
 from salama.payments.arrival import ToRelay
@@ -47,7 +48,7 @@ def relay(work: Turn, htlc: HtlcArrived, order: ToRelay) -> None:
     assert htlc.shared_secret is not None
     origin = ForwardOrigin(htlc.ref).encode()
     amount = Msat(order.amount)
-    work.relays[htlc.ref] = Relay(chosen, htlc.amount, amount, htlc.shared_secret)
+    work.relays[htlc.ref] = Relay(chosen, htlc.amount, amount, htlc.cltv_expiry, htlc.shared_secret)
     work.origins[origin] = chosen
     work.reserved[chosen] = work.reserved.get(chosen, 0) + order.amount
     add = AddHtlc(origin, amount, htlc.payment_hash, CltvExpiry(order.cltv_expiry), order.next_onion)
@@ -94,7 +95,7 @@ def adopt(work: Turn, htlc: HtlcArrived, order: ToRelay) -> None:
     """After a restart: the HTLC was offered on before; remember only how to answer it."""
     assert htlc.shared_secret is not None
     channel = work.origins[ForwardOrigin(htlc.ref).encode()]
-    work.relays[htlc.ref] = Relay(channel, htlc.amount, Msat(order.amount), htlc.shared_secret)
+    work.relays[htlc.ref] = Relay(channel, htlc.amount, Msat(order.amount), htlc.cltv_expiry, htlc.shared_secret)
 
 
 def settle_back(work: Turn, origin: ForwardOrigin, learned: PreimageLearned) -> None:
@@ -131,6 +132,19 @@ def refused(work: Turn, origin: ForwardOrigin) -> None:
     if relay_ is not None:
         message = make(TEMPORARY_CHANNEL_FAILURE, NO_UPDATE)
         fail_with(work, origin.incoming, make_failure(relay_.shared_secret, message))
+
+
+def expire_relays(work: Turn) -> None:
+    """Fail what is still undecided downstream when its upstream deadline nears (B2.49).
+
+    Upstream would close its channel for an HTLC that we could not answer any more. Until then every block is a chance
+    that the other side decides; later, a preimage is of use only if upstream has not taken the failure yet. The origin
+    stays known, so that the HTLC is not offered a second time.
+    """
+    for ref, relay_ in list(work.relays.items()):
+        if work.env.height >= int(relay_.cltv_expiry) - EARLY_FAIL_BACK:
+            del work.relays[ref]
+            fail_with(work, ref, make_failure(relay_.shared_secret, make(PERMANENT_CHANNEL_FAILURE)))
 
 
 def _record(work: Turn, origin: ForwardOrigin, relay_: Relay, outgoing_id: int, status: ForwardStatus) -> None:

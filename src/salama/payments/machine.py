@@ -95,6 +95,7 @@ def _offer_refused(work: Turn, event: OfferRefused) -> None:
 
 def _ticked(work: Turn, _: Ticked) -> None:
     incoming.expire_sets(work)
+    forwarding.expire_relays(work)
     outgoing.tick(work)
 
 

@@ -53,6 +53,8 @@ class Relay:
     outgoing_channel: ChannelId
     amount_in: Msat
     amount_out: Msat
+    cltv_expiry: CltvExpiry
+    """Of the incoming HTLC."""
     shared_secret: bytes = field(repr=False)
 
 
