@@ -17,7 +17,7 @@ from salama.bitcoin.networks import NETWORKS
 from salama.channel.events import Consumed, Handoff, HandoffKey, HtlcFailed, Origin, PreimageLearned, PublicEvent
 from salama.channel.state import Phase
 from salama.crypto.seeds import ExtendedKey
-from salama.payments.records import ForwardStatus, PaymentStatus, PutForward, PutInvoice, PutPayment
+from salama.payments.records import ForwardStatus, PartStatus, PaymentStatus, PutForward, PutInvoice, PutPayment
 from salama.storage import queries
 from salama.storage.errors import CorruptRecord
 from salama.storage.journal import Journal
@@ -141,6 +141,16 @@ def test_payments_are_found_by_hash_in_pages_and_unfinished(journal: Journal) ->
     assert ask(journal, queries.payment, PaymentHash((4).to_bytes(32, "big"))) == many[4]
     assert all_pages(journal, queries.payments, 5) == many[::-1]
     assert ask(journal, queries.unfinished_payments) == many[0::3]
+
+
+def test_a_payment_that_succeeded_is_unfinished_until_its_last_part_is_home(journal: Journal) -> None:
+    """A restart would forget that part: its fee would never be counted, its outcome nobody's."""
+    settled, failed = PAYMENT.parts
+    early = replace(PAYMENT, parts=(settled, replace(failed, status=PartStatus.OFFERED)))
+    journal.commit_now([PutPayment(early)])
+    assert ask(journal, queries.unfinished_payments) == [early]
+    journal.commit_now([PutPayment(PAYMENT)])
+    assert ask(journal, queries.unfinished_payments) == []
 
 
 def test_forwards_are_listed_and_counted(journal: Journal) -> None:
