@@ -268,8 +268,10 @@ def _invoice(row: PutInvoice, now: int) -> list[Statement]:
 
 def _payment(row: PutPayment, now: int) -> list[Statement]:
     one = row.payment
+    # A payment has its result with its first part, and its end with the last: until then start-up must know of it.
+    ended = 0 if one.in_flight else one.finished
     columns = (
-        bytes(one.payment_hash), one.created, one.finished, one.status.value, int(one.amount), int(one.fee),
+        bytes(one.payment_hash), one.created, ended, one.status.value, int(one.amount), int(one.fee),
         PAYMENT.encode(one),
     )  # fmt: skip
     return [(tables.PAYMENTS.put, columns)]
