@@ -105,7 +105,12 @@ def load_config(
             ) from None
         sources[name] = source
     ours = NETWORKS[network]
-    usual: dict[str, Any] = {"bitcoind": f"http://127.0.0.1:{ours.rpc_port}", "listen": PeerAddress("127.0.0.1", ours.default_port)}
+    usual: dict[str, Any] = {
+        "bitcoind": f"http://127.0.0.1:{ours.rpc_port}",
+        "listen": PeerAddress("127.0.0.1", ours.default_port),
+    }
+    if not {"cookie", "bitcoind_user"} & values.keys():
+        usual["cookie"] = usual_cookie(ours)
     return Config(
         directory=directory,
         network=ours,
@@ -113,6 +118,14 @@ def load_config(
         sources=sources,
         **(usual | values),
     )
+
+
+def usual_cookie(network: Network) -> Path | None:
+    """Where bitcoind on this machine leaves its cookie when nobody told it otherwise; None if there is none."""
+    home = Path.home()
+    places = (home / ".bitcoin", home / "Library" / "Application Support" / "Bitcoin")
+    part = "" if network.name == "mainnet" else network.name
+    return next((path for place in places if (path := place / part / ".cookie").exists()), None)
 
 
 def _all_given(

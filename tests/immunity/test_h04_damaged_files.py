@@ -1,0 +1,74 @@
+"""H4 A damaged file of our own (LDK #4712)
+
+What failed: a length read from a corrupted file was believed, and the node asked for all the memory there is.
+
+Defence: no length in a file decides how much is read. The settings file is read up to a bound and then parsed
+(node/config.py:read_file); the seed is a text of known size (node/seed.py); a database is checked for its header before
+SQLite sees it (storage/database.py:open_writer), and every stored record is decoded with bounds (storage/records.py).
+
+Not covered: a database that SQLite reads without complaint but whose rows somebody changed by hand.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from salama.base.machine import CommandRefused
+from salama.node.config import load_config
+from salama.node.seed import load_or_make_seed
+from salama.storage.database import DATABASE_NAME
+from salama.storage.errors import StorageFault
+from salama.storage.journal import Journal
+
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+junk = st.one_of(
+    st.binary(max_size=4000),
+    st.binary(max_size=200).map(lambda tail: b"SQLite format 3\x00" + tail),
+    st.text(max_size=500).map(lambda text: text.encode("utf-8", "replace")),
+)
+
+
+def peak() -> int:
+    """Most memory this process ever had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@quick
+@given(content=junk)
+def test_h4_any_bytes_as_settings(tmp_path: Path, content: bytes) -> None:
+    before = peak()
+    (tmp_path / "salama.toml").write_bytes(content)
+    try:
+        load_config("regtest", tmp_path)
+    except CommandRefused as refused:
+        assert refused.reason.isprintable()
+        assert "salama.toml" in refused.reason
+    assert peak() - before < 64 << 10
+
+
+@quick
+@given(content=junk)
+def test_h4_any_bytes_as_a_seed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "seed.words").write_bytes(content)
+    with pytest.raises(CommandRefused) as refused:
+        load_or_make_seed(tmp_path)
+    assert refused.value.code in ("bad_seed", "seed_locked", "wrong_passphrase")
+    assert (tmp_path / "seed.words").read_bytes() == content
+
+
+@quick
+@given(content=junk.filter(bool))
+def test_h4_any_bytes_as_a_database(tmp_path: Path, content: bytes) -> None:
+    before = peak()
+    for path in tmp_path.glob(f"{DATABASE_NAME}*"):
+        path.unlink()
+    (tmp_path / DATABASE_NAME).write_bytes(content)
+    with pytest.raises(StorageFault):
+        Journal.open(tmp_path).close()
+    assert (tmp_path / DATABASE_NAME).read_bytes() == content
+    assert peak() - before < 64 << 10
