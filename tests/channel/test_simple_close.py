@@ -99,7 +99,9 @@ def test_each_side_pays_for_its_own_transaction(push: int, closers: tuple[bool, 
         short = {script: balances[script] - paid(tx).get(script, 0) for script in scripts}
         payers = [script for script, amount in short.items() if amount]
         assert len(payers) == 1, "one side pays, and the other gets all that it has"
-        assert tx.weight <= short[payers[0]] <= tx.weight + 8, "1000 sat/kw"
+        asked = closers[scripts.index(payers[0])] or len(txs) == 1
+        rate = 1000 if asked else 253
+        assert rate * tx.weight // 1000 <= short[payers[0]] <= rate * (tx.weight + 8) // 1000, "sat/kw"
     for end in (pair.alice, pair.bob):
         assert end.record.phase is Phase.NEGOTIATING and end.record.mutual_close is not None
 
@@ -235,6 +237,38 @@ def test_a_higher_fee() -> None:
         assert kinds == {CloseKind.MUTUAL}
     pair.restarts(pair.bob)
     assert {bytes(tx.txid) for tx in pair.bob.broadcasts[-3:]} == set(published(pair, pair.bob))
+
+
+def test_who_was_asked_may_pay_more() -> None:
+    """The peer began, and its fee is too low for our taste."""
+    pair = opened()
+    pair.bob.does(CloseChannel(OTHER))
+    pair.settle()
+    before = {bytes(tx.txid) for tx in agreed(pair)}
+    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(9000)))
+    pair.settle()
+    (tx,) = [tx for tx in agreed(pair) if bytes(tx.txid) not in before]
+    assert paid(tx)[OTHER] == 400_000, "at our expense"
+    assert all(end.record.mutual_close.tx.txid == tx.txid for end in (pair.alice, pair.bob))  # type: ignore[union-attr]
+
+
+def test_the_fee_may_be_named_while_htlcs_hold_the_closing_up() -> None:
+    pair = opened()
+    pair.alice.adds(50_000_000)
+    pair.settle()
+    pair.bob.does(CloseChannel(OTHER))
+    pair.settle()
+    assert not pair.alice.record.wants_close
+    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(7000)))
+    with pytest.raises(CommandRefused, match="already closing"):
+        step(pair.alice.channel, CloseChannel(SCRIPT, FeeratePerKw(7000)), pair.alice.env)
+    pair.restarts(pair.alice)
+    pair.connect()
+    pair.settle()
+    pair.bob.fails_all()
+    pair.settle()
+    (ours,) = said(pair.alice, ClosingComplete)
+    assert int(ours.fee_satoshis) > 7 * 550, "what was asked for survives a restart"
 
 
 def test_a_higher_fee_waits_for_the_answer() -> None:

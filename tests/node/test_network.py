@@ -384,11 +384,19 @@ def test_nobody_noticed_any_of_this(trio: Trio) -> None:
 def test_a_channel_is_closed_by_agreement(trio: Trio) -> None:
     bob, carol = trio.bob, trio.carol
     ours = carol.channel(bob)["ours_msat"]
-    closed = bob.call("close", channel=bob.channel(carol)["channel_id"])
+    name = bob.channel(carol)["channel_id"]
+    closed = bob.call("close", channel=name)
     assert closed["closing_txid"] in trio.network.mempool()
+    with pytest.raises(CommandRefused, match="offered already"):
+        bob.call("close", channel=name)
+    again = bob.call("close", channel=name, feerate=20_000)
+    assert again["closing_txid"] != closed["closing_txid"]
+    assert trio.network.mempool() == [again["closing_txid"]], "the higher fee replaces the lower one"
     trio.network.mine(6)
+    # Bob asked and pays what a closing should cost; Carol's own offer, at the floor, is not what confirms.
     until("carol has her coins", lambda: carol.call("balance")["onchain_confirmed_msat"] == ours // 1000 * 1000)
     assert bob.call("balance")["channels_ours_msat"] == bob.channel(trio.alice)["ours_msat"]
+    assert bob.complaints() == carol.complaints() == "", "that only one of several can confirm is no trouble"
 
 
 def test_a_channel_is_closed_by_force(trio: Trio) -> None:

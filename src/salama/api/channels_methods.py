@@ -44,11 +44,13 @@ class ChannelMethods(PeerMethods):
         if params.force:
             await self.node.channels.command(actor, ForceClose("asked for by the user"))
         else:
-            script = await self.node.wallet.new_script()
-            await self.node.channels.command(actor, CloseChannel(script))
+            known = actor.record.our_shutdown if actor.record is not None else None
+            script = known or await self.node.wallet.new_script()
+            feerate = FeeratePerKw(params.feerate) if params.feerate else None
+            await self.node.channels.command(actor, CloseChannel(script, feerate))
         monotonic = self.node.outside.monotonic
         deadline = monotonic() + params.wait
-        while (txid := _closing_txid(actor)) == "" and (left := deadline - monotonic()) > 0:
+        while not _is_close_agreed(actor) and (left := deadline - monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await actor.changed.wait()
@@ -56,10 +58,22 @@ class ChannelMethods(PeerMethods):
                 break
         record = actor.record
         assert record is not None
-        if txid:
-            # Whoever mines or looks right after this expects it in the mempool.
-            await self.node.broadcaster.attempted(Txid.parse(txid))
+        txid = await self._closing_txid(record)
         return schema.Closed(channel_id=str(record.channel_id), closing_txid=txid, state=record.phase.value)
+
+    async def _closing_txid(self, record: ChannelRecord) -> str:
+        """Of the transaction that closes the channel, of several the one that the mempool took: whoever mines or looks
+        right after this expects it there."""
+        broadcaster = self.node.broadcaster
+        best = _closing_txid_of(record)
+        if best:
+            await broadcaster.attempted(Txid.parse(best))
+        if record.spend is None and record.mutual_close is not None:
+            txids = [close.tx.txid for close in record.closes]
+            for one in txids:
+                await broadcaster.attempted(one)
+            best = next((str(one) for one in txids if broadcaster.is_out(one)), best)
+        return best
 
     async def channels(self, params: schema.ChannelsParams) -> schema.Channels:
         node = self.node
@@ -135,6 +149,10 @@ def _closing_txid_of(record: ChannelRecord) -> str:
     return ""
 
 
-def _closing_txid(actor: ChannelActor) -> str:
+def _is_close_agreed(actor: ChannelActor) -> bool:
+    """Whether there is a closing transaction, and the peer has answered what we offered."""
     record = actor.record
-    return _closing_txid_of(record) if record is not None else ""
+    if record is None or not _closing_txid_of(record):
+        return False
+    link = actor.state.link if isinstance(actor.state, Channel) else None
+    return link is None or link.offer is None or link.offer.is_answered

@@ -27,6 +27,14 @@ class Opened(Result, frozen=True, kw_only=True):
 
 class CloseParams(Params, frozen=True, kw_only=True):
     channel: Annotated[str, Meta(description="channel id, short channel id, alias or funding outpoint", max_length=100)]
+    feerate: Annotated[
+        int,
+        Meta(
+            description="of our closing transaction, sat per 1000 weight; 0 asks the node. Higher than before: offer again",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
     force: Annotated[bool, Meta(description="publish our commitment without the peer")] = False
     wait: Annotated[int, Meta(description="seconds to wait for the closing transaction", ge=0, le=3600)] = 30
 

@@ -61,7 +61,7 @@ def close_channel(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Tra
     """Begin to close; without a connection, as soon as there is one."""
     record, link = channel.record, channel.link
     if record.our_shutdown is not None:
-        raise CommandRefused("closing_already", "the channel is already closing")
+        return _asked_again(channel, event)
     if record.stale:
         raise CommandRefused("data_lost", "our data is old: only the peer can close this channel")
     promised = record.params.ours.upfront_shutdown_script
@@ -75,10 +75,25 @@ def close_channel(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Tra
         is_allowed = is_closing_script(event.script, link.our_features, link.their_features)
     if not is_allowed:
         raise CommandRefused("script_unsuitable", "a channel can only be closed to a segwit script")
-    record = replace(record, phase=Phase.SHUTTING_DOWN, our_shutdown=event.script, closing_feerate=event.feerate)
+    record = replace(
+        record,
+        phase=Phase.SHUTTING_DOWN,
+        our_shutdown=event.script,
+        wants_close=True,
+        closing_feerate=event.feerate,
+    )
     return Transition(
         Channel(record, link), (CommandAnswered("", "closing"),), (closing_row("channel.closing", record),)
     )
+
+
+def _asked_again(channel: Channel, event: CloseChannel) -> Transition[Channel]:
+    """While HTLCs hold the closing up: the script stays, the fee may change, and what the peer began becomes ours."""
+    record = channel.record
+    if record.wants_close and event.feerate == record.closing_feerate:
+        raise CommandRefused("closing_already", "the channel is already closing")
+    record = replace(record, wants_close=True, closing_feerate=event.feerate)
+    return Transition(Channel(record, channel.link), (CommandAnswered("", "closing"),))
 
 
 @on(Shutdown, phases=OPEN_PHASES, links=READY)

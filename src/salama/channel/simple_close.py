@@ -1,9 +1,10 @@
 """Closing with ``closing_complete`` and ``closing_sig`` (BOLT 2, ``option_simple_close``, B2.37, B2.38).
 
 Each side offers a transaction that it pays for itself, and the other signs it: there is nothing to agree on, only two
-transactions of which one will confirm. The user may offer again with a higher fee once the last offer was answered. An
-offer belongs to its connection; its fee and its locktime are kept, so that the next connection offers the same
-transaction again and not one more.
+transactions of which one will confirm. Whoever asked for the closing offers what it should cost; the other no more
+than relays ask for, so that the fee of who asked wins. The user may offer again with a higher fee once the last offer
+was answered. An offer belongs to its connection; its fee and its locktime are kept, so that the next connection offers
+the same transaction again and not one more.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def close_again(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Trans
         raise CommandRefused("closing_already", "the peer has not answered our last offer yet", "try again soon")
     if len(record.closes) >= MAX_CLOSES:
         raise CommandRefused("closing_already", f"there are {MAX_CLOSES} closing transactions already")
+    record = replace(record, wants_close=True, closing_feerate=event.feerate)
     terms = _terms(record, env, event.feerate)
     if terms is None:
         raise CommandRefused("balance_too_low", "our balance does not pay for a closing transaction")
@@ -85,7 +87,6 @@ def close_again(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Trans
         raise CommandRefused(
             "closing_already", f"a fee of {record.closing_terms.fee} sat is offered already", "ask for a higher feerate"
         )
-    record = replace(record, closing_feerate=event.feerate)
     done = _offered(Channel(record, link), terms, env)
     return Transition(done.state, (*done.effects, CommandAnswered("", "closing")), done.rows)
 
@@ -97,7 +98,11 @@ def _terms(record: ChannelRecord, env: ChannelEnv, feerate: FeeratePerKw | None)
     least = env.policy.min_feerate
     free = ClosingTerms(Sat(0), int(env.height))
     largest = _tx(record, free, _forms(record, Sat(0))[-1], we_are_closer=True)
-    wanted = max(feerate or env.feerates.closing, least).fee(largest.tx.weight + CLOSING_WITNESS_WEIGHT)
+    weight = largest.tx.weight + CLOSING_WITNESS_WEIGHT
+    fair = max(feerate or env.feerates.closing, least).fee(weight)
+    # Who asked may be unable to pay: then it is we who see to it that the channel closes.
+    is_ours_to_pay = record.wants_close or spec.their_balance.sat < fair
+    wanted = fair if is_ours_to_pay else least.fee(weight)
     fee = affordable_fee(wanted, own=spec.our_balance, closee=spec.their_balance, own_dust=dust_limit(script))
     terms = replace(free, fee=fee)
     made = _tx(record, terms, _forms(record, fee)[-1], we_are_closer=True)

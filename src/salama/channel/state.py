@@ -305,6 +305,8 @@ class ChannelRecord:
     our_shutdown: bytes | None = None
     """Script that we asked, or agreed, to close to; from then on nothing new is added."""
     their_shutdown: bytes | None = None
+    wants_close: bool = False
+    """Our user asked to close, and so pays what a closing transaction should cost; else the peer did."""
     closing_feerate: FeeratePerKw | None = None
     """Asked for by the user."""
     mutual_close: MutualClose | None = None

@@ -46,6 +46,8 @@ class Broadcaster:
         self._waiting: dict[Txid, tuple[Tx, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: dict[Txid, asyncio.Task[None]] = {}
+        self._out: set[Txid] = set()
+        self._spenders: dict[OutPoint, set[Txid]] = {}
 
     async def attempted(self, txid: Txid) -> None:
         """Return once the attempt that is under way for a transaction, if any, has had its answer."""
@@ -57,10 +59,17 @@ class Broadcaster:
         found = self._waiting.get(txid)
         return None if found is None else found[0]
 
+    def is_out(self, txid: Txid) -> bool:
+        """Whether the back-end took an unconfirmed transaction of ours at its last attempt and has taken none of ours
+        that replaces it."""
+        return txid in self._out
+
     def publish(self, tx: Tx, why: str) -> None:
         """Publish now and keep trying; returns at once."""
         if tx.txid not in self._waiting and len(self._waiting) < MAX_REBROADCAST:
             self._waiting[tx.txid] = (tx, why)
+            for one in tx.inputs:
+                self._spenders.setdefault(one.outpoint, set()).add(tx.txid)
             self._spawn(tx, why)
 
     def _spawn(self, tx: Tx, why: str) -> None:
@@ -76,14 +85,39 @@ class Broadcaster:
         except (BackendUnavailable, BackendError) as error:
             log.warning("%s %s was not published yet: %s", why, tx.txid, error)
             return
+        rivals = self._rivals(tx)
         if result.accepted:
             if not result.already_known:
                 log.info("published %s %s", why, tx.txid)
+            self._out.difference_update(rivals)
+            if tx.txid in self._waiting:
+                self._out.add(tx.txid)
+            return
+        self._out.discard(tx.txid)
+        if not self._out.isdisjoint(rivals):
+            # Of several closing transactions one confirms: this one waits, in case the other one vanishes.
+            log.debug("%s %s stands back behind another of ours", why, tx.txid)
         elif result.retry:
             log.warning("%s %s was refused for now: %s", why, tx.txid, result.reason)
         else:
             # Kept all the same: a reorganisation may change what the back-end thinks of it.
             log.error("%s %s was refused: %s", why, tx.txid, result.reason)
+
+    def _rivals(self, tx: Tx) -> set[Txid]:
+        """Unconfirmed transactions of ours that spend something that ``tx`` spends, too."""
+        found = set[Txid]().union(*(self._spenders.get(one.outpoint, ()) for one in tx.inputs))
+        return found - {tx.txid}
+
+    def _forget(self, txid: Txid) -> None:
+        found = self._waiting.pop(txid, None)
+        if found is None:
+            return
+        self._out.discard(txid)
+        for one in found[0].inputs:
+            spenders = self._spenders[one.outpoint]
+            spenders.discard(txid)
+            if not spenders:
+                del self._spenders[one.outpoint]
 
     def again(self) -> None:
         """Offer everything anew: the back-end was away, and the next block may be long in coming."""
@@ -95,12 +129,12 @@ class Broadcaster:
         if not self._waiting:
             return
         for tx in block.txs:
-            self._waiting.pop(tx.txid, None)
+            self._forget(tx.txid)
         spent = {i.outpoint for tx in block.txs for i in tx.inputs}
         for txid, (tx, why) in list(self._waiting.items()):
             if any(i.outpoint in spent for i in tx.inputs):
                 log.info("%s %s was replaced by another transaction", why, txid)
-                del self._waiting[txid]
+                self._forget(txid)
             else:
                 self._spawn(tx, why)
 
