@@ -23,7 +23,8 @@ from salama.base.ids import OutPoint, Txid
 from salama.base.machine import CommandRefused, Event
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.tx import Tx, TxIn, TxOut
-from salama.wallet import records
+from salama.storage.errors import CorruptRecord
+from salama.storage.wallet_record import decode_wallet, encode_wallet
 from salama.wallet.coins import FORGET_DEPTH, GAP_LIMIT, Balance
 from salama.wallet.events import (
     AddressIssued,
@@ -351,12 +352,12 @@ def test_funding_among_chosen_coins_and_with_everything():
 
 @given(st.binary(max_size=200))
 def test_a_damaged_record_is_refused_with_a_typed_error(data):
-    with pytest.raises(records.MalformedWallet):
-        records.decode(data)
+    with pytest.raises(CorruptRecord):
+        decode_wallet(data)
 
 
 DEPOSIT = payment(ours())
-RECORD = records.encode(play(EMPTY, block(3, DEPOSIT), TxSeen(payment(ours("tr"))), Lease((DEPOSIT.outpoint(1),), "x")))
+RECORD = encode_wallet(play(EMPTY, block(3, DEPOSIT), TxSeen(payment(ours("tr"))), Lease((DEPOSIT.outpoint(1),), "x")))
 
 
 @given(st.integers(0, len(RECORD) - 1), st.integers(0, 7))
@@ -365,8 +366,8 @@ def test_a_record_with_a_flipped_bit_never_crashes(at, bit):
     raw = bytearray(RECORD)
     raw[at] ^= 1 << bit
     try:
-        assert records.encode(records.decode(bytes(raw))) != RECORD
-    except records.MalformedWallet:
+        assert encode_wallet(decode_wallet(bytes(raw))) != RECORD
+    except CorruptRecord:
         return
 
 

@@ -12,7 +12,7 @@ from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import COINBASE_OUTPOINT, Tx, TxIn, TxOut
 from salama.crypto.hashes import sha256
 from salama.crypto.seeds import ExtendedKey
-from salama.wallet import records
+from salama.storage.wallet_record import decode_wallet, encode_wallet
 from salama.wallet.coins import Coin, WalletState, assemble, new_wallet
 from salama.wallet.events import WalletEnv
 from salama.wallet.keys import Accounts, KeyPath, full_path
@@ -71,7 +71,17 @@ def env(height=1000, entropy=b"\x07" * 32) -> WalletEnv:
 
 def check_state(state: WalletState) -> None:
     """What is kept up step by step is what follows from the facts, and no two known transactions are in conflict."""
-    again = assemble(state.accounts, state.branches, state.recent, state.settled, state.leases, state.scripts)
+    again = assemble(
+        state.accounts,
+        state.branches,
+        state.recent,
+        state.settled,
+        state.leases,
+        state.scripts,
+        expiries=state.expiries,
+        frozen=state.frozen,
+        labels=state.labels,
+    )
     assert again == state
     assert dict(again.coins) == dict(state.coins)
     assert dict(again.spenders) == dict(state.spenders)
@@ -82,7 +92,7 @@ def check_state(state: WalletState) -> None:
 
 def check_restart(state: WalletState) -> None:
     """A restart finds the same wallet. Slower: it derives every script again."""
-    restarted = records.decode(records.encode(state))
+    restarted = decode_wallet(encode_wallet(state))
     assert restarted == state
     assert dict(restarted.scripts) == dict(state.scripts)
     assert dict(restarted.coins) == dict(state.coins) and dict(restarted.spenders) == dict(state.spenders)

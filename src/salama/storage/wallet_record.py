@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from salama.base.ids import OutPoint, Txid
+from salama.base.units import BlockHeight
 from salama.crypto.seeds import ExtendedKey
 from salama.storage.errors import CorruptRecord
 from salama.storage.layouts import Codec
 from salama.wallet.coins import Branch, Coin, WalletState, WalletTx, assemble
-from salama.wallet.keys import Accounts, Kind
+from salama.wallet.keys import BRANCHES, Accounts, Kind
+
+MAX_WATCHED: Final = 10_000_000
+"""Indexes that a record may claim: deriving them takes time, so a wrong record must not ask for billions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ class _Wallet:
     recent: Mapping[Txid, WalletTx]
     settled: Mapping[OutPoint, Coin]
     leases: Mapping[OutPoint, str]
+    expiries: Mapping[str, BlockHeight] = field(default_factory=dict)
+    frozen: tuple[OutPoint, ...] = ()
+    labels: Mapping[OutPoint, str] = field(default_factory=dict)
 
 
 _WALLET: Final = Codec(_Wallet, "wallet")
@@ -56,6 +63,9 @@ def encode_wallet(state: WalletState) -> bytes:
             state.recent,
             state.settled,
             state.leases,
+            state.expiries,
+            tuple(sorted(state.frozen)),
+            state.labels,
         )
     )
 
@@ -65,6 +75,19 @@ def decode_wallet(data: bytes) -> WalletState:
     facts = _WALLET.decode(data)
     try:
         accounts = Accounts(facts.wpkh.key(), facts.tr.key())
-        return assemble(accounts, facts.branches, facts.recent, facts.settled, facts.leases)
+        if set(facts.branches) != set(BRANCHES) or any(
+            not 0 <= one.next_index <= one.watched <= MAX_WATCHED for one in facts.branches.values()
+        ):
+            raise CorruptRecord("wallet", "not the chains of keys of a wallet")
+        return assemble(
+            accounts,
+            facts.branches,
+            facts.recent,
+            facts.settled,
+            facts.leases,
+            expiries=facts.expiries,
+            frozen=frozenset(facts.frozen),
+            labels=facts.labels,
+        )
     except ValueError as fault:
         raise CorruptRecord("wallet", str(fault)) from None

@@ -81,7 +81,9 @@ class Branch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Each unspent coin is counted once, in the first of reserved, immature, unconfirmed and confirmed that fits."""
+    """Each unspent coin is counted once, in the first of reserved (leased or frozen), immature, unconfirmed and
+    confirmed that fits.
+    """
 
     confirmed: Sat
     unconfirmed: Sat
@@ -109,6 +111,16 @@ class WalletState:
     """All outputs of ours, also spent ones not yet forgotten: derived from ``recent`` and ``settled``."""
     spenders: Mapping[OutPoint, Txid] = field(compare=False, repr=False)
     """What each input of a recent transaction is spent by, ours or not: derived from ``recent``."""
+    expiries: Mapping[str, BlockHeight] = field(default_factory=dict)
+    """Height at which the leases of a purpose end by themselves; those that are not named stay until released."""
+    frozen: frozenset[OutPoint] = frozenset()
+    """Coins that the user wants left alone."""
+    labels: Mapping[OutPoint, str] = field(default_factory=dict)
+    """What the user calls a coin."""
+
+    def is_free(self, outpoint: OutPoint) -> bool:
+        """Whether nobody and nothing holds the coin: it is unspent, not leased and not frozen."""
+        return outpoint not in self.spenders and outpoint not in self.leases and outpoint not in self.frozen
 
     def unspent(self) -> Iterator[Coin]:
         """Coins that no known transaction spends, leased or not."""
@@ -123,7 +135,7 @@ class WalletState:
         return tuple(
             coin
             for coin in sorted(self.unspent(), key=lambda one: one.outpoint)
-            if coin.outpoint not in self.leases
+            if self.is_free(coin.outpoint)
             and coin.is_mature(height)
             and (
                 int(height) + 1 - coin.height >= min_depth if coin.height is not None else coin.outpoint.txid in trusted
@@ -134,7 +146,7 @@ class WalletState:
         """What we own when the tip is at ``height``."""
         confirmed = unconfirmed = immature = reserved = 0
         for coin in self.unspent():
-            if coin.outpoint in self.leases:
+            if not self.is_free(coin.outpoint):
                 reserved += coin.value
             elif not coin.is_mature(height):
                 immature += coin.value
@@ -187,6 +199,10 @@ def assemble(
     settled: Mapping[OutPoint, Coin],
     leases: Mapping[OutPoint, str],
     scripts: Mapping[bytes, KeyPath] | None = None,
+    *,
+    expiries: Mapping[str, BlockHeight] | None = None,
+    frozen: frozenset[OutPoint] = frozenset(),
+    labels: Mapping[OutPoint, str] | None = None,
 ) -> WalletState:
     """A state from its facts. ``scripts`` saves deriving them when the branches are unchanged."""
     if scripts is None:
@@ -196,7 +212,9 @@ def assemble(
     for one in recent.values():
         coins.update({coin.outpoint: coin for coin in one.coins})
         spenders.update(dict.fromkeys(one.spends, one.txid))
-    return WalletState(accounts, branches, recent, settled, leases, scripts, coins, spenders)
+    return WalletState(
+        accounts, branches, recent, settled, leases, scripts, coins, spenders, expiries or {}, frozen, labels or {}
+    )
 
 
 def coins_of(tx: Tx, height: BlockHeight | None, scripts: Mapping[bytes, KeyPath]) -> tuple[Coin, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from salama.base.ids import OutPoint, Txid
 from salama.base.machine import Effect, Event, Row
@@ -44,10 +45,14 @@ class NewAddress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Lease(Event):
-    """Set coins aside for ``purpose``, all or none. Asking again for the same purpose is harmless."""
+    """Set coins aside for ``purpose``, all or none. Asking again for the same purpose is harmless.
+
+    ``until``: height at which all leases of that purpose end by themselves; None leaves that as it is.
+    """
 
     outpoints: tuple[OutPoint, ...]
     purpose: str
+    until: BlockHeight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,40 @@ class FundTransaction(Event):
     change_kind: Kind = "tr"
     only: tuple[OutPoint, ...] = ()
     """Choose among these coins alone, if any are named."""
+    until: BlockHeight | None = None
+    """Height at which the lease ends by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class BumpFee(Event):
+    """Make an unconfirmed transaction of ours confirm sooner; answered by ``TransactionFunded``.
+
+    It is replaced where that harms nobody, else a child pays for it; ``how`` insists on one. ``subtract``: where there
+    is nothing else to take the fee from, take it from the only output.
+    """
+
+    txid: Txid
+    feerate: FeeratePerKw
+    purpose: str
+    how: Literal["auto", "rbf", "cpfp"] = "auto"
+    subtract: bool = False
+    until: BlockHeight | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze(Event):
+    """Leave coins alone until told otherwise, or with ``frozen`` False no longer."""
+
+    outpoints: tuple[OutPoint, ...]
+    frozen: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCoin(Event):
+    """Call a coin ``text``; an empty one takes the label away."""
+
+    outpoint: OutPoint
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +129,8 @@ class TransactionFunded(Effect):
 
     purpose: str
     funded: Funded
+    replaces: Txid | None = None
+    """The transaction that cannot confirm any more once this one does."""
 
 
 @dataclass(frozen=True, slots=True)

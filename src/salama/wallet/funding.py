@@ -63,7 +63,7 @@ def fund(
     if not 1 <= len(outputs) <= MAX_OUTPUTS:
         raise CommandRefused("too_many_outputs", f"A transaction pays 1 to {MAX_OUTPUTS} outputs, not {len(outputs)}.")
     for output in outputs:
-        _check_dust(output)
+        check_dust(output)
     target = Sat.total(output.value for output in outputs)
     base = overhead_weight(1, len(outputs) + 1) + sum(output_weight(output.script) for output in outputs)
     chosen = select(coins, target, base, feerate, change_script)
@@ -72,10 +72,10 @@ def fund(
         chosen = select(coins, target, base + 4 * 2, feerate, change_script)
     placed, change_index = list(outputs), None
     if chosen.change is not None:
-        change_index = _draw(entropy, b"change", len(outputs) + 1)
+        change_index = draw(entropy, b"change", len(outputs) + 1)
         placed.insert(change_index, TxOut(chosen.change, change_script))
-    ordered = _shuffled(chosen.coins, entropy)
-    return Funded(_unsigned(ordered, placed, locktime), ordered, chosen.fee, change_index)
+    ordered = shuffled(chosen.coins, entropy)
+    return Funded(unsigned(ordered, placed, locktime), ordered, chosen.fee, change_index)
 
 
 def fund_all(
@@ -99,16 +99,16 @@ def fund_all(
             "Deposit more, wait for confirmations, or lower the fee rate.",
         )
     output = TxOut(Sat(total - fee), script)
-    _check_dust(output)
-    ordered = _shuffled(useful, entropy)
-    return Funded(_unsigned(ordered, [output], locktime), ordered, Sat(fee), None)
+    check_dust(output)
+    ordered = shuffled(useful, entropy)
+    return Funded(unsigned(ordered, [output], locktime), ordered, Sat(fee), None)
 
 
-def _unsigned(coins: Sequence[Coin], outputs: Sequence[TxOut], locktime: int) -> Tx:
+def unsigned(coins: Sequence[Coin], outputs: Sequence[TxOut], locktime: int) -> Tx:
     return Tx(2, tuple(TxIn(coin.outpoint, RBF_SEQUENCE) for coin in coins), tuple(outputs), locktime)
 
 
-def _check_dust(output: TxOut) -> None:
+def check_dust(output: TxOut) -> None:
     least = dust_limit(output.script)
     if output.value < least:
         raise CommandRefused(
@@ -118,15 +118,15 @@ def _check_dust(output: TxOut) -> None:
         )
 
 
-def _draw(entropy: bytes, label: bytes, bound: int) -> int:
+def draw(entropy: bytes, label: bytes, bound: int) -> int:
     """A number below ``bound``, the same for the same entropy and label."""
     return int.from_bytes(tagged_hash(b"salama/funding", label + b"/" + entropy), "big") % bound
 
 
-def _shuffled(items: Sequence[T], entropy: bytes) -> tuple[T, ...]:
+def shuffled(items: Sequence[T], entropy: bytes) -> tuple[T, ...]:
     """``items`` in an order that nobody without the entropy can foretell (Fisher and Yates)."""
     mixed = list(items)
     for last in range(len(mixed) - 1, 0, -1):
-        other = _draw(entropy, b"input %d" % last, last + 1)
+        other = draw(entropy, b"input %d" % last, last + 1)
         mixed[last], mixed[other] = mixed[other], mixed[last]
     return tuple(mixed)

@@ -8,15 +8,17 @@ twice. Commands that cannot be done raise CommandRefused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
-from salama.base.ids import Txid
+from salama.base.ids import OutPoint, Txid
 from salama.base.machine import CommandRefused, Event, Row, Transition
 from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.bitcoin.tx import Tx
 from salama.wallet import events as ev
+from salama.wallet.bumping import bump
 from salama.wallet.coins import FORGET_DEPTH, GAP_LIMIT, Branch, WalletState, WalletTx, coins_of, watched_scripts
 from salama.wallet.funding import fund, fund_all
 from salama.wallet.keys import CHANGE, EXTERNAL, KeyPath, Kind
@@ -25,6 +27,8 @@ MAX_LEASED: Final = 1000
 """Coins one command may name."""
 MAX_PURPOSE: Final = 200
 """Characters in the purpose of a lease."""
+MAX_LABEL: Final = 100
+"""Characters in a coin's label."""
 MAX_UNCONFIRMED: Final = 2000
 """Transactions kept before they confirm: strangers can send us any number, and a block shows them again anyway."""
 
@@ -38,6 +42,9 @@ class _Draft:
         self.recent = dict(state.recent)
         self.settled = dict(state.settled)
         self.leases = dict(state.leases)
+        self.expiries = dict(state.expiries)
+        self.frozen = set(state.frozen)
+        self.labels = dict(state.labels)
         self.scripts = state.scripts
         self.coins = dict(state.coins)
         self.spenders = dict(state.spenders)
@@ -52,6 +59,9 @@ class _Draft:
             self.scripts,
             self.coins,
             self.spenders,
+            self.expiries,
+            frozenset(self.frozen),
+            self.labels,
         )
 
     def put(self, one: WalletTx) -> None:
@@ -80,6 +90,7 @@ class _Draft:
                 self.coins.pop(coin.outpoint, None)
                 if coin.outpoint in self.spenders:
                     doomed.append(self.spenders[coin.outpoint])
+            # What the user said of its coins is kept: a reorganisation may bring them back.
 
     def use(self, key: KeyPath) -> None:
         """Never issue ``key`` again, and keep the gap beyond it watched."""
@@ -102,6 +113,24 @@ class _Draft:
                 self.coins.pop(outpoint, None)
                 self.leases.pop(outpoint, None)
                 self.spenders.pop(outpoint, None)
+                self.frozen.discard(outpoint)
+                self.labels.pop(outpoint, None)
+
+    def lease(self, outpoints: Iterable[OutPoint], purpose: str, until: BlockHeight | None) -> None:
+        """Set coins aside; ``until`` counts for all that the purpose holds."""
+        self.leases.update(dict.fromkeys(outpoints, purpose))
+        if until is not None:
+            self.expiries[purpose] = until
+
+    def release(self, purpose: str) -> None:
+        """Free what a purpose holds."""
+        self.leases = {outpoint: holder for outpoint, holder in self.leases.items() if holder != purpose}
+        self.expiries.pop(purpose, None)
+
+    def expire(self, tip: BlockHeight) -> None:
+        """Free what was set aside until now."""
+        for purpose in [purpose for purpose, until in self.expiries.items() if until <= tip]:
+            self.release(purpose)
 
 
 def step(state: WalletState, event: Event, env: ev.WalletEnv) -> Transition[WalletState]:
@@ -140,8 +169,10 @@ def _block_connected(state: WalletState, event: BlockConnected, env: ev.WalletEn
             draft = draft or _Draft(state)
             draft.put(one)
             confirmed[one.txid] = None
-    if draft is None:
+    if draft is None and all(until > event.height for until in state.expiries.values()):
         return Transition(state)
+    draft = draft or _Draft(state)
+    draft.expire(event.height)
     rows = tuple(_confirmed(draft, txid, event.height) for txid in confirmed if txid in draft.recent)
     draft.forget_before(event.height)
     return Transition(draft.freeze(), rows=rows)
@@ -220,36 +251,62 @@ def _lease(state: WalletState, event: ev.Lease, env: ev.WalletEnv) -> Transition
             raise CommandRefused("coin_leased", f"{outpoint} is set aside for {holder}.", "Choose another coin.")
         if outpoint in state.spenders and outpoint not in state.leases:
             raise CommandRefused("coin_spent", f"{outpoint} is spent by {state.spenders[outpoint]}.")
-    if all(outpoint in state.leases for outpoint in event.outpoints):
+    if event.until is None and all(outpoint in state.leases for outpoint in event.outpoints):
         return Transition(state)
     draft = _Draft(state)
-    draft.leases.update(dict.fromkeys(event.outpoints, event.purpose))
+    draft.lease(event.outpoints, event.purpose, event.until)
     return Transition(draft.freeze())
 
 
 def _release(state: WalletState, event: ev.Release, env: ev.WalletEnv) -> Transition[WalletState]:
-    leased = state.leased_to(event.purpose)
-    if not leased:
+    if not state.leased_to(event.purpose) and event.purpose not in state.expiries:
         return Transition(state)
     draft = _Draft(state)
-    for outpoint in leased:
-        del draft.leases[outpoint]
+    draft.release(event.purpose)
     return Transition(draft.freeze())
 
 
+def _freeze(state: WalletState, event: ev.Freeze, env: ev.WalletEnv) -> Transition[WalletState]:
+    _check_named(state, event.outpoints)
+    wanted = state.frozen | set(event.outpoints) if event.frozen else state.frozen - set(event.outpoints)
+    return Transition(state if wanted == state.frozen else replace(state, frozen=wanted))
+
+
+def _label(state: WalletState, event: ev.LabelCoin, env: ev.WalletEnv) -> Transition[WalletState]:
+    _check_named(state, (event.outpoint,))
+    if len(event.text) > MAX_LABEL or not (event.text.isprintable() or not event.text):
+        raise CommandRefused("bad_label", f"A label is one line of at most {MAX_LABEL} characters.")
+    labels = {outpoint: text for outpoint, text in state.labels.items() if outpoint != event.outpoint}
+    if event.text:
+        labels[event.outpoint] = event.text
+    return Transition(state if labels == state.labels else replace(state, labels=labels))
+
+
+def _check_named(state: WalletState, outpoints: tuple[OutPoint, ...]) -> None:
+    if len(outpoints) > MAX_LEASED:
+        raise CommandRefused("too_many_coins", f"At most {MAX_LEASED} coins can be named at once.")
+    for outpoint in outpoints:
+        if outpoint not in state.coins:
+            raise CommandRefused(
+                "unknown_coin", f"{outpoint} is not a coin of this wallet.", "`salama utxos` lists them."
+            )
+
+
+def _check_new_purpose(state: WalletState, purpose: str) -> None:
+    _check_purpose(purpose)
+    if state.leased_to(purpose):
+        raise CommandRefused("purpose_in_use", f"Coins are already set aside for {purpose}.", "Release them first.")
+
+
 def _fund(state: WalletState, event: ev.FundTransaction, env: ev.WalletEnv) -> Transition[WalletState]:
-    _check_purpose(event.purpose)
-    if state.leased_to(event.purpose):
-        raise CommandRefused(
-            "purpose_in_use", f"Coins are already set aside for {event.purpose}.", "Release them first."
-        )
+    _check_new_purpose(state, event.purpose)
     coins = state.spendable(env.height, min_depth=event.min_depth, own_change=event.own_change)
     if event.only:
         wanted = frozenset(event.only)
         coins = tuple(coin for coin in coins if coin.outpoint in wanted)
         if len(coins) != len(wanted):
             raise CommandRefused(
-                "coin_unavailable", "A chosen coin is unknown, unconfirmed, immature, leased or spent."
+                "coin_unavailable", "A chosen coin is unknown, unconfirmed, immature, leased, frozen or spent."
             )
     draft = _Draft(state)
     if event.everything:
@@ -268,8 +325,31 @@ def _fund(state: WalletState, event: ev.FundTransaction, env: ev.WalletEnv) -> T
         )
         if funded.change_index is not None:
             draft.use(change)
-    draft.leases.update({coin.outpoint: event.purpose for coin in funded.coins})
+    draft.lease((coin.outpoint for coin in funded.coins), event.purpose, event.until)
     return Transition(draft.freeze(), (ev.TransactionFunded(event.purpose, funded),))
+
+
+def _bump(state: WalletState, event: ev.BumpFee, env: ev.WalletEnv) -> Transition[WalletState]:
+    _check_new_purpose(state, event.purpose)
+    draft = _Draft(state)
+    change = KeyPath("tr", CHANGE, draft.branches["tr", CHANGE].next_index)
+    script = draft.accounts.script(change)
+    made = bump(
+        state,
+        event.txid,
+        event.feerate,
+        # Confirmed ones alone: a replacement may not bring in new unconfirmed inputs (BIP 125).
+        state.spendable(env.height),
+        script,
+        how=event.how,
+        subtract=event.subtract,
+        entropy=env.entropy,
+        locktime=int(env.height),
+    )
+    if any(output.script == script for output in made.funded.tx.outputs):
+        draft.use(change)
+    draft.lease((coin.outpoint for coin in made.funded.coins), event.purpose, event.until)
+    return Transition(draft.freeze(), (ev.TransactionFunded(event.purpose, made.funded, made.replaces),))
 
 
 # The events of one handler are one class, which a mapping's type cannot say: hence Any for that argument.
@@ -282,4 +362,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[WalletState, Any, ev.WalletEnv], Tr
     ev.Lease: _lease,
     ev.Release: _release,
     ev.FundTransaction: _fund,
+    ev.BumpFee: _bump,
+    ev.Freeze: _freeze,
+    ev.LabelCoin: _label,
 }
