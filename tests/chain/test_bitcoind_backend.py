@@ -97,10 +97,13 @@ def test_broadcast_and_outputs(devnet: Devnet) -> None:
         assert before.height == _next_coin
         assert await backend.test_accept(tx) == BroadcastResult(True)
         assert await backend.mempool_txids() == frozenset()
+        assert await backend.mempool_spenders([]) == frozenset()
+        assert await backend.mempool_spenders([coin.outpoint]) == frozenset()
         assert await backend.broadcast(tx) == BroadcastResult(True)
         assert (await backend.test_accept(tx)).already_known
         assert (await backend.broadcast(tx)).accepted
         assert await backend.mempool_txids() == {tx.txid}
+        assert await backend.mempool_spenders([OutPoint(tx.txid, 0), coin.outpoint]) == {tx.txid}
         assert await backend.utxo(coin.outpoint) is None
         assert await backend.utxo(coin.outpoint, include_mempool=False) == before
         waiting = await backend.utxo(OutPoint(tx.txid, 0))
@@ -330,6 +333,7 @@ def test_answers_without_sense_are_typed_errors(answer: bytes) -> None:
         lambda b: b.block(BlockHash(bytes(32))),
         lambda b: b.transaction(Txid(bytes(32))),
         lambda b: b.mempool_txids(),
+        lambda b: b.mempool_spenders([OutPoint(Txid(bytes(32)), 0)]),
         lambda b: b.feerate(6),
         lambda b: b.utxo_by_scid(ShortChannelId.of(1, 1, 1)),
     ]

@@ -53,9 +53,10 @@ from salama.onchain.events import (
     RecordChanged,
     ReleaseCoins,
     Resolved,
+    SpendSeen,
     Woken,
 )
-from salama.onchain.machine import OnchainEnv, complete, follow, new_state, turn, watched
+from salama.onchain.machine import OnchainEnv, awaited, complete, follow, new_state, turn, watched
 from salama.onchain.signing import OweClaim, PublishClaim
 from salama.onchain.state import OnchainState
 from salama.storage.writes import ONCHAIN
@@ -273,6 +274,13 @@ class Side:
                 assert isinstance(effect, DropClaim)
         if more:
             self.run(*more)
+
+    def peeks(self) -> None:
+        """Hear of every unconfirmed transaction that spends what is awaited."""
+        assert self.state is not None
+        for entry in list(self.world.chain.core.pool.entries.values()):
+            if any(one.outpoint in awaited(self.state) for one in entry.tx.inputs):
+                self.run(SpendSeen(entry.tx))
 
     def lease(self, wanted: LeaseCoins) -> Event:
         mine = self.leases.get(wanted.purpose, ())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
-from onchain_world import COIN, Chain, Side, World, open_chain
+from onchain_world import Chain, Side, World, open_chain
 
+from salama.base.ids import Txid
 from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.script import p2wpkh, p2wsh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
+from salama.chain.devnet.mempool import Entry
 from salama.channel.events import (
     CloseChannel,
     FailHtlc,
@@ -348,6 +350,10 @@ def test_a_mutual_close_that_is_undone_and_then_cheated(chain: Chain) -> None:
 # --- fees -------------------------------------------------------------------------------------------------------------
 
 
+def children(pool: Mapping[Txid, Entry], parent: Tx) -> list[Entry]:
+    return [e for e in pool.values() if any(i.outpoint.txid == parent.txid for i in e.tx.inputs)]
+
+
 @pytest.mark.parametrize("market", [5_000, 25_000, 125_000])
 def test_a_commitment_that_pays_too_little_gets_a_child(chain: Chain, market: int) -> None:
     """B5.03, C20: up to 500 sat/vbyte."""
@@ -357,13 +363,60 @@ def test_a_commitment_that_pays_too_little_gets_a_child(chain: Chain, market: in
     world.pair.cut()
     tx = world.force_close(alice)
     pool = chain.core.pool.entries
-    children = [e for e in pool.values() if any(i.outpoint.txid == tx.txid for i in e.tx.inputs)]
-    if market * 1124 // 1000 > 4 * COIN // 2:
-        assert children or events_of(alice, "no_coins")
-    (child,) = children
+    (child,) = children(pool, tx)
     parent = pool[tx.txid]
     rate = (child.fee + parent.fee) * 1000 / (child.weight + parent.weight)
     assert rate >= market * 0.97
+    world.mine(1)
+    assert kind_of(alice) is CloseKind.LOCAL
+
+
+def test_the_peers_commitment_gets_a_child_when_it_is_in_our_way(chain: Chain) -> None:
+    """B5.03: ours cannot enter the mempool beside it, so theirs must confirm in time."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alice.end.adds(50_000_000, expiry=chain.height + 40)
+    world.pair.settle()
+    world.pair.cut()
+    alice.feerate = 12_000
+    theirs = world.force_close(bob)
+    alice.is_offline = True
+    world.strict = False
+    world.force_close(alice)
+    world.strict = True
+    pool = chain.core.pool.entries
+    assert not children(pool, theirs)
+    alice.peeks()
+    (child,) = children(pool, theirs)
+    parent = pool[theirs.txid]
+    assert (child.fee + parent.fee) * 1000 / (child.weight + parent.weight) >= 12_000 * 0.97
+    assert alice.state is not None
+    sweeps = alice.state.record.sweeps
+    alice.peeks()
+    assert alice.state.record.sweeps == sweeps, "once"
+    alice.is_offline = False
+    world.mine(1)
+    assert kind_of(alice) is CloseKind.REMOTE
+    world.run_until_over(alice)
+
+
+def test_a_rival_that_vanished_is_forgotten(chain: Chain) -> None:
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alice.feerate = 12_000
+    world.strict = False
+    world.pair.cut()
+    bob.is_offline = True
+    theirs = world.force_close(world.twin(bob))
+    ours = world.force_close(alice)
+    alice.peeks()
+    chain.core.pool.clear()
+    core = chain.core
+    for _ in range(3):
+        core.generate_with(p2wpkh(b"\x02" + bytes(31) + b"\x63"), [], 0)
+        alice.follows()
+    assert ours.txid in core.pool.entries and theirs.txid not in core.pool.entries
+    assert children(core.pool.entries, ours)
     world.mine(1)
     assert kind_of(alice) is CloseKind.LOCAL
 

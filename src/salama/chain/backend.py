@@ -159,6 +159,9 @@ class ChainBackend(Protocol):
     async def mempool_txids(self) -> frozenset[Txid]:
         """What waits for a block, as the back-end sees it."""
 
+    async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> frozenset[Txid]:
+        """The unconfirmed transactions that spend any of ``outpoints``; empty where the back-end cannot tell."""
+
     async def transaction(self, txid: Txid) -> Tx | None:
         """A transaction of the mempool or, where the back-end has an index, of the chain; None if it knows none."""
 

@@ -240,6 +240,21 @@ class Bitcoind:
             raise BackendError(0, "a mempool that is no list")
         return frozenset(_txid(one) for one in answer)
 
+    async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> frozenset[Txid]:
+        if not outpoints:
+            return frozenset()
+        asked = [{"txid": str(one.txid), "vout": one.vout} for one in outpoints]
+        try:
+            answer = await self._rpc.call("gettxspendingprevout", asked)
+        except BackendError as error:
+            if error.code == _METHOD_NOT_FOUND:
+                # Bitcoin Core before version 24.
+                return frozenset()
+            raise
+        if not isinstance(answer, list) or len(answer) != len(asked) or not all(isinstance(o, dict) for o in answer):
+            raise BackendError(0, "an answer about spent outputs that does not fit the question")
+        return frozenset(_txid(one["spendingtxid"]) for one in answer if "spendingtxid" in one)
+
     async def transaction(self, txid: Txid) -> Tx | None:
         try:
             text = await self._rpc.call("getrawtransaction", str(txid), False)

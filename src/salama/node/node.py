@@ -23,6 +23,7 @@ from salama.node.chain import Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
 from salama.node.graph import GossipActor
+from salama.node.mempool import MempoolWatch
 from salama.node.onchain import Onchain
 from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
@@ -246,6 +247,9 @@ class Node:
             self,
             tasks,
         )
+        self.mempool = MempoolWatch(
+            self.backend, self.onchain.awaited, self.onchain.transaction_heard, config.poll_seconds
+        )
         static_key = StaticKey(bytes(self.signer.node_id), self.signer.ecdh)
         init = Init(
             globalfeatures=Features.of(),
@@ -288,6 +292,7 @@ class Node:
         tasks.create_task(self._supervise(self.gossip.tick()), name="gossip tick")
         tasks.create_task(self._supervise(self._tick()), name="tick")
         tasks.create_task(self._supervise(self._mind_deadlines()), name="deadlines")
+        tasks.create_task(self._supervise(self.mempool.run()), name="mempool")
 
     async def _check_backend(self) -> None:
         """The right chain, and the same as ever (immunity G4)."""
@@ -374,6 +379,7 @@ class Node:
         self.wallet.tell(event)
         self.channels.block_connected(event)
         self.onchain.block_connected(event)
+        self.mempool.block_seen()
         spent = tuple(i.outpoint for tx in event.block.txs for i in tx.inputs)
         self.gossip.tell(BlockArrived(spent))
         self.payments.tell(Ticked())

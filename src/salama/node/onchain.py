@@ -38,9 +38,10 @@ from salama.onchain.events import (
     RecordChanged,
     ReleaseCoins,
     Resolved,
+    SpendSeen,
     Woken,
 )
-from salama.onchain.machine import OnchainEnv, complete, follow, new_state, turn, watched
+from salama.onchain.machine import OnchainEnv, awaited, complete, follow, new_state, turn, watched
 from salama.onchain.signing import OweClaim, PublishClaim
 from salama.onchain.state import Confirmed, OnchainState, Sweep
 from salama.payments.origin import ForwardOrigin, MalformedOrigin, decode_origin
@@ -202,6 +203,19 @@ class Onchain:
         htlc = None if record is None else record.htlcs.get(htlc_key(decoded.incoming.side, decoded.incoming.id))
         return None if htlc is None else int(htlc.cltv_expiry)
 
+    # --- the mempool --------------------------------------------------------------------------------------------------
+
+    def awaited(self) -> set[OutPoint]:
+        """Outputs whose unconfirmed spending matters to some channel now."""
+        return {outpoint for actor in self.by_id.values() for outpoint in awaited(actor.state)}
+
+    def transaction_heard(self, tx: Tx) -> None:
+        """An unconfirmed transaction, of anybody: channels on the chain learn what it reveals (immunity C14)."""
+        for channel_id in {owner for one in tx.inputs if (owner := self._owner(one.outpoint)) is not None}:
+            actor = self.by_id.get(channel_id)
+            if actor is not None and any(one.outpoint in awaited(actor.state) for one in tx.inputs):
+                actor.tell(SpendSeen(tx))
+
     # --- the chain ----------------------------------------------------------------------------------------------------
 
     def block_connected(self, event: BlockConnected) -> None:
@@ -278,7 +292,7 @@ class Onchain:
 
     async def _publish(self, actor: OnchainActor, sweep: Sweep, why: str) -> None:
         tx = sweep.tx
-        parent = None if sweep.parent is None else self._broadcaster.waiting(sweep.parent)
+        parent = None if sweep.parent is None else self._parent(actor, sweep.parent)
         try:
             if parent is not None:
                 result = await self._backend.submit_package((parent, tx))
@@ -293,6 +307,11 @@ class Onchain:
             self._refused(actor, tx.txid, result.reason)
         elif not result.already_known:
             log.info("%s: published %s %s", actor.name, why, tx.txid)
+
+    def _parent(self, actor: OnchainActor, txid: Txid) -> Tx | None:
+        """The commitment that a child pays for: ours, or the peer's as the mempool showed it."""
+        rival = actor.state.rival
+        return rival.tx if rival is not None and rival.tx.txid == txid else self._broadcaster.waiting(txid)
 
     def _refused(self, actor: OnchainActor, txid: Txid, reason: str) -> None:
         known = next((one for one in actor.state.record.sweeps if one.tx.txid == txid), None)

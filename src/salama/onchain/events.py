@@ -42,7 +42,10 @@ class Woken(Event):
 
 @dataclass(frozen=True, slots=True)
 class SpendSeen(Event):
-    """An unconfirmed transaction spends an output of ours: its preimages count at once (immunity C14)."""
+    """An unconfirmed transaction spends something of ``machine.awaited``; told again after each block while that is so.
+
+    Its preimages count at once (immunity C14); a commitment of the peer's may be helped into a block (B5.03).
+    """
 
     tx: Tx
 

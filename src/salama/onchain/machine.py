@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from salama.base.ids import OutPoint, Side, Txid
 from salama.base.machine import Effect, Event, Owed, Row, Transition
-from salama.base.units import BlockHeight, FeeratePerKw
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.base.values import replace
 from salama.bitcoin.tx import Tx
 from salama.channel.commitments import local_commitment_tx
@@ -22,7 +22,6 @@ from salama.channel.events import Broadcast, HandoffKey, HtlcFailed, PreimageLea
 from salama.channel.failing import owed_local_commitment
 from salama.channel.signing import MisplacedAnswer, OwePublication, Signature
 from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
-from salama.channel.transactions import CommitmentTx
 from salama.channel.witnesses import funding_witness
 from salama.onchain import account
 from salama.onchain.bump import Parent, Plan, World, is_about_fees, is_worthless, plan
@@ -41,8 +40,8 @@ from salama.onchain.events import (
     SpendSeen,
     Woken,
 )
-from salama.onchain.identify import Close, HtlcsAt, identify
-from salama.onchain.outputs import Role, outputs_of
+from salama.onchain.identify import Close, CloseKind, HtlcsAt, identify
+from salama.onchain.outputs import Output, Role, outputs_of
 from salama.onchain.resolve import (
     FAIL_BACK_DEPTH,
     Facts,
@@ -56,7 +55,7 @@ from salama.onchain.resolve import (
     resolve,
 )
 from salama.onchain.signing import OweClaim, PublishClaim, place
-from salama.onchain.state import Confirmed, OnchainRecord, OnchainState
+from salama.onchain.state import Confirmed, OnchainRecord, OnchainState, Rival
 from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 from salama.wallet.selection import fee_for
@@ -93,7 +92,7 @@ def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Trans
             case BlockUndone(height):
                 state = replace(state, record=_without_block(state.record, height))
             case SpendSeen(tx):
-                state = _with_preimages(state, tx, rows)
+                state = _with_rival(_with_preimages(state, tx, rows), tx, env.height)
             case CoinsLeased(purpose, coins):
                 offered[purpose] = coins
             case ClaimRefused(txid, reason):
@@ -164,6 +163,13 @@ def _with_preimages(state: OnchainState, tx: Tx, rows: list[Row]) -> OnchainStat
     return state
 
 
+def _with_rival(state: OnchainState, tx: Tx, height: BlockHeight) -> OnchainState:
+    fundings = {funding.outpoint for funding in state.channel.active}
+    if not any(one.outpoint in fundings for one in tx.inputs):
+        return state
+    return replace(state, rival=Rival(tx, height))
+
+
 def close_of(state: OnchainState, htlcs_at: HtlcsAt) -> tuple[Close | None, int]:
     """What spent the funding, and the height of its block; (None, 0) while nothing did."""
     for one in state.record.confirmed:
@@ -179,6 +185,19 @@ def watched(state: OnchainState) -> frozenset[OutPoint]:
     for one in state.record.confirmed:
         found.update(follow(one.tx, found, {f.outpoint for f in (*state.channel.active, *state.channel.inactive)}))
     return frozenset(found)
+
+
+def awaited(state: OnchainState) -> frozenset[OutPoint]:
+    """Outputs whose *unconfirmed* spending matters: of the funding while our commitment waits for its block, and of the
+    close while somebody waits for a preimage (immunity C14)."""
+    if state.is_over:
+        return frozenset()
+    if not state.record.confirmed:
+        is_waiting = state.channel.phase is Phase.ON_CHAIN
+        return frozenset(funding.outpoint for funding in state.channel.active) if is_waiting else frozenset()
+    if all(h.id in state.record.settled for h in outgoing_htlcs(state.channel)):
+        return frozenset()
+    return watched(state) - {i.outpoint for one in state.record.confirmed for i in one.tx.inputs}
 
 
 def follow(tx: Tx, watched_outpoints: set[OutPoint], fundings: set[OutPoint]) -> set[OutPoint]:
@@ -253,8 +272,7 @@ def _claim(
         else:
             if again:
                 effects.append(owed_local_commitment(channel, channel.error or "force close"))
-            commitment = local_commitment_tx(channel, channel.funding, channel.funding.local)
-            claims, parent, stake = _child(channel, commitment, env)
+            claims, parent, stake = _child(channel, *_to_confirm(state, env), env)
     world = World(
         env.height,
         env.feerate,
@@ -276,18 +294,32 @@ def _claim(
     return state if sweeps == state.record.sweeps else replace(state, record=replace(state.record, sweeps=sweeps))
 
 
-def _child(channel: ChannelRecord, commitment: CommitmentTx, env: OnchainEnv) -> tuple[list[Claim], Parent | None, int]:
-    """Our anchor, if our commitment should pay more than it does (B5.03), and what depends on it."""
-    outputs = outputs_of(commitment, channel.funding)
-    anchor = next((o for o in outputs if o.role is Role.OUR_ANCHOR), None)
+def _to_confirm(state: OnchainState, env: OnchainEnv) -> tuple[tuple[Output, ...], Role, Parent]:
+    """The commitment that is to be in a block soon, signed: the peer's if the mempool has it, which also needs no delay
+    for our balance, else ours; and which output has our balance. Rivals are forgotten a block after they were last
+    seen."""
+    channel, rival = state.channel, state.rival
+    if rival is not None and int(env.height) - int(rival.height) <= 1:
+        close = identify(channel, rival.tx, env.htlcs_at)
+        if close is not None and close.kind in (CloseKind.REMOTE, CloseKind.REMOTE_NEXT):
+            fee = int(close.funding.capacity) - int(Sat.total(out.value for out in rival.tx.outputs))
+            return close.outputs, Role.TO_REMOTE, Parent(rival.tx.txid, rival.tx.weight, Sat(fee))
+    commitment = local_commitment_tx(channel, channel.funding, channel.funding.local)
     # The signed commitment: its input has a witness of about 222 bytes.
-    weight = commitment.tx.weight + 2 + 222
-    at_stake = sum(int(o.amount) for o in outputs if o.role in (Role.TO_LOCAL, Role.HTLC))
+    parent = Parent(commitment.tx.txid, commitment.tx.weight + 2 + 222, commitment.fee)
+    return outputs_of(commitment, channel.funding), Role.TO_LOCAL, parent
+
+
+def _child(
+    channel: ChannelRecord, outputs: Sequence[Output], balance: Role, parent: Parent, env: OnchainEnv
+) -> tuple[list[Claim], Parent | None, int]:
+    """Our anchor, if the commitment should pay more than it does (B5.03), and what depends on it."""
+    anchor = next((o for o in outputs if o.role is Role.OUR_ANCHOR), None)
+    at_stake = sum(int(o.amount) for o in outputs if o.role in (balance, Role.HTLC))
     deadline = min((d for d in map(_deadline_of, channel.htlcs.values()) if d is not None), default=None)
-    is_enough = int(commitment.fee) >= fee_for(env.feerate, weight)
+    is_enough = int(parent.fee) >= fee_for(env.feerate, parent.weight)
     if anchor is None or at_stake == 0 or (is_enough and (deadline is None or deadline - int(env.height) > 6)):
         return [], None, 0
-    parent = Parent(commitment.tx.txid, weight, commitment.fee)
     return [claim_anchor(anchor, deadline)], parent, at_stake
 
 

@@ -63,10 +63,20 @@ class OnchainRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """An unconfirmed transaction that spends the funding, as the back-end's mempool showed it at ``height``."""
+
+    tx: Tx
+    height: BlockHeight
+
+
+@dataclass(frozen=True, slots=True)
 class OnchainState:
     """One closed channel: its record as the channel left it, and what the chain said since."""
 
     channel: ChannelRecord = field(repr=False)
     record: OnchainRecord
+    rival: Rival | None = None
+    """Never on disk: who needs it is told again."""
     is_over: bool = False
     """Nothing is left that any reorganisation of ``irrevocable_depth`` blocks could change."""

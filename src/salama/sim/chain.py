@@ -227,6 +227,11 @@ class SimBackend:
         await self._ask()
         return frozenset(self._chain.pool.entries)
 
+    async def mempool_spenders(self, outpoints: Sequence[OutPoint]) -> frozenset[Txid]:
+        await self._ask()
+        spends = self._chain.pool.spends
+        return frozenset(spends[one] for one in outpoints if one in spends)
+
     async def transaction(self, txid: Txid) -> Tx | None:
         await self._ask()
         entry = self._chain.pool.entries.get(txid)

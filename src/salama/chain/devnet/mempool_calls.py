@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from salama.base.ids import Txid
+from salama.base.ids import OutPoint, Txid
 from salama.bitcoin.script import is_op_return
 from salama.bitcoin.tx import Tx
 from salama.chain.devnet import render
@@ -18,6 +18,8 @@ from salama.chain.devnet.rpc import (
     Params,
     RpcRefusal,
     call,
+    integer,
+    parse_hash,
     parse_tx,
 )
 
@@ -168,6 +170,22 @@ def getrawmempool(context: Context, params: Params) -> Any:
     if params.flag("mempool_sequence", False):
         return {"txids": txids, "mempool_sequence": pool.sequence}
     return txids
+
+
+@call("gettxspendingprevout", "outputs")
+def gettxspendingprevout(context: Context, params: Params) -> Any:
+    outputs = params.items("outputs")
+    if not outputs:
+        raise RpcRefusal(INVALID_PARAMETER, "Invalid parameter, outputs are missing")
+    found: list[dict[str, Any]] = []
+    for one in outputs:
+        named = one if isinstance(one, dict) else {}
+        txid = parse_hash(named.get("txid"), "txid", Txid)
+        vout = integer(named.get("vout"), "vout", 0, 0xFFFFFFFF)
+        spender = context.net.pool.spends.get(OutPoint(txid, vout))
+        answer = {"txid": str(txid), "vout": vout}
+        found.append(answer if spender is None else {**answer, "spendingtxid": str(spender)})
+    return found
 
 
 def _entry(context: Context, params: Params) -> tuple[Txid, Entry]:
