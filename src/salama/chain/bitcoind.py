@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -63,6 +64,7 @@ class _Waiting(Enum):
 
     NEW_BLOCK = "waitfornewblock with the tip we know"
     HEIGHT = "waitforblockheight"
+    NEWS = "its publisher tells us, and we ask in between"
     SLEEP = "not at all"
 
 
@@ -83,6 +85,7 @@ class Bitcoind:
     ) -> None:
         self._rpc = JsonRpcClient(url, Login(cookie, user, password), timeout)
         self._waiting = _Waiting.NEW_BLOCK
+        self._news = asyncio.Event()
         self._txids: OrderedDict[BlockHash, bytes] = OrderedDict()
         self._txids_size = 0
         self._heights: OrderedDict[BlockHash, BlockHeight] = OrderedDict()
@@ -91,6 +94,19 @@ class Bitcoind:
     def is_local(self) -> bool:
         """False if passwords and questions cross a network in the clear (immunity G7): the node should warn."""
         return self._rpc.is_local
+
+    @property
+    def host(self) -> str:
+        """Name or address of the machine that answers."""
+        return self._rpc.host
+
+    def hear_blocks(self) -> None:
+        """From now on somebody calls ``heard_block``: no call of the back-end is kept waiting for a block."""
+        self._waiting = _Waiting.NEWS
+
+    def heard_block(self, _: BlockHash) -> None:
+        """A publisher says that the tip has moved."""
+        self._news.set()
 
     async def rpc(self, method: str, *params: Any) -> Any:
         """Any call, for tools and tests; results as parsed JSON, numbers with a point as ``Decimal``."""
@@ -154,6 +170,12 @@ class Bitcoind:
                 return
             except BackendError as error:
                 self._cannot_wait(error, _Waiting.HEIGHT)
+        if self._waiting is _Waiting.NEWS:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
+            self._news.clear()
+            return
         # These two do not see a reorganisation to the same height, so they may not take long.
         timeout = min(timeout, BLIND_WAIT_SECONDS)
         if self._waiting is _Waiting.HEIGHT:

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from salama.base.ids import NodeId
+from salama.bitcoin.tx import Tx
 from salama.chain.backend import ChainBackend
 from salama.chain.bitcoind import Bitcoind
+from salama.chain.publishers import find_publishers
 from salama.net import tcp
 from salama.net.tcp import Connection, PeerAddress
 from salama.node.config import Config
@@ -26,6 +28,12 @@ class Accepting(Protocol):
 
     async def start(self, address: PeerAddress) -> PeerAddress: ...
     async def stop(self) -> None: ...
+
+
+class Running(Protocol):
+    """Works until it is cancelled."""
+
+    async def run(self) -> None: ...
 
 
 class Outside:
@@ -79,6 +87,16 @@ class Outside:
         return Bitcoind(
             config.bitcoind, cookie=config.cookie, user=config.bitcoind_user, password=config.bitcoind_password
         )
+
+    async def feed(self, backend: ChainBackend, on_transaction: Callable[[Tx], None]) -> Running | None:
+        """What listens to the publishers of ``backend``, not yet running; None if it has none and is asked in turns."""
+        if not isinstance(backend, Bitcoind) or not (publishers := await find_publishers(backend)):
+            return None
+        from salama.chain.zmq_feed import ZmqFeed  # who has no publisher need not load the library
+
+        if "hashblock" in publishers:
+            backend.hear_blocks()
+        return ZmqFeed(publishers, backend.heard_block, on_transaction)
 
     async def connect(self, address: PeerAddress, their_node_id: NodeId, our_key: StaticKey) -> Connection:
         """Dial a peer. Raises ConnectFailed."""
