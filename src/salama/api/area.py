@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TypeVar
+
+from salama.api.method import PageParams
 from salama.base.machine import CommandRefused
 from salama.base.units import Msat, Sat
 from salama.node.node import Node
+
+Id = TypeVar("Id", bound=bytes)
 
 
 class Area:
@@ -19,6 +25,17 @@ def whole_sat(amount: Msat) -> Sat:
     if int(amount) % 1000:
         raise CommandRefused("bad_amount", "On chain there are whole satoshis only.", "Leave the millisatoshis away.")
     return amount.sat
+
+
+def page_of(ids: Collection[Id], params: PageParams) -> tuple[list[Id], bool]:
+    """The ids of a page in their order, which nothing that happens between two pages disturbs, and whether there are
+    more. The cursor is the id that the last page ended with. Raises CommandRefused.
+    """
+    after = params.cursor.lower()
+    if not set(after) <= set("0123456789abcdef"):
+        raise CommandRefused("bad_cursor", "This is no cursor of ours.", "Use next_cursor of the last page.")
+    later = sorted(one for one in ids if one.hex() > after)
+    return later[: params.limit], len(later) > params.limit
 
 
 def page_before(cursor: str) -> int | None:

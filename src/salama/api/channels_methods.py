@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from salama.api import channels_schema as schema
-from salama.api.area import whole_sat
+from salama.api.area import next_cursor, page_before, page_of, whole_sat
 from salama.api.peers_methods import PeerMethods
 from salama.api.peers_schema import ConnectParams
 from salama.base.amounts import parse_amount
@@ -19,6 +19,9 @@ from salama.node.addresses import parse_peer
 from salama.node.channel_actor import ChannelActor
 from salama.onchain.telling import sentence
 from salama.storage import queries
+
+CLOSED = "closed "
+"""Begins a cursor into the channels that are closed for good."""
 
 
 class ChannelMethods(PeerMethods):
@@ -77,18 +80,29 @@ class ChannelMethods(PeerMethods):
 
     async def channels(self, params: schema.ChannelsParams) -> schema.Channels:
         node = self.node
-        lines = [
-            self._channel(actor.state, actor)
-            for actor in node.channels.by_id.values()
-            if isinstance(actor.state, Channel)
-        ]
-        if params.closed:
-            page = await node.journal.read(lambda db: queries.closed_channels(db, limit=1000))
-            closed = [self._channel(Channel(record), None) for record in page.rows]
-            # One that closed while the disk was read is in both lists.
-            ids = {line.channel_id for line in closed}
-            lines = [line for line in lines if line.channel_id not in ids] + closed
-        return schema.Channels(channels=lines)
+        # First the living ones in the order of their ids, then, page by page too, those that are closed.
+        closed_before = params.cursor.removeprefix(CLOSED) if params.cursor.startswith(CLOSED) else None
+        lines: list[schema.Channel] = []
+        if closed_before is None:
+            living = {ChannelId(c): a for c, a in node.channels.by_id.items() if isinstance(a.state, Channel)}
+            ids, more = page_of(living, params)
+            for channel_id in ids:
+                state = living[channel_id].state
+                assert isinstance(state, Channel)
+                lines.append(self._channel(state, living[channel_id]))
+            if more:
+                return schema.Channels(channels=lines, next_cursor=str(ids[-1]))
+        room = params.limit - len(lines)
+        if not params.closed or room == 0:
+            return schema.Channels(channels=lines, next_cursor=CLOSED if params.closed else "")
+        before = page_before(closed_before or "")
+        page = await node.journal.read(lambda db: queries.closed_channels(db, before, room))
+        closed = [self._channel(Channel(record), None) for record in page.rows]
+        # One that closed while the disk was read is in both lists.
+        gone = {line.channel_id for line in closed}
+        lines = [line for line in lines if line.channel_id not in gone] + closed
+        older = next_cursor(page.older)
+        return schema.Channels(channels=lines, next_cursor=CLOSED + older if older else "")
 
     def _channel(self, channel: Channel, actor: ChannelActor | None) -> schema.Channel:
         record = channel.record

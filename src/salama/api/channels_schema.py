@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from salama.api.method import Amount, Method, Params, PeerAddress, Result
+from salama.api.method import Amount, Method, PageParams, Params, PeerAddress, Result
 
 
 class OpenParams(Params, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class CloseParams(Params, frozen=True, kw_only=True):
     feerate: Annotated[
         int,
         Meta(
-            description="of our closing transaction, sat per 1000 weight; 0 asks the node. Higher than before: offer again",
+            description="of our closing transaction, sat per 1000 weight; 0 asks the node. Higher: offer again",
             ge=0,
             le=1_000_000,
         ),
@@ -72,9 +72,10 @@ class Channel(Result, frozen=True, kw_only=True):
 
 class Channels(Result, frozen=True, kw_only=True):
     channels: list[Channel]
+    next_cursor: str
 
 
-class ChannelsParams(Params, frozen=True, kw_only=True):
+class ChannelsParams(PageParams, frozen=True, kw_only=True):
     closed: Annotated[bool, Meta(description="also those that are closed for good")] = False
 
 

@@ -9,7 +9,7 @@ from salama.api import node_schema as schema
 from salama.api.area import Area
 from salama.api.method import Done, Nothing
 from salama.channel.state import Phase
-from salama.storage import queries
+from salama.node.settings import SETTINGS, shown
 
 
 class NodeMethods(Area):
@@ -27,7 +27,8 @@ class NodeMethods(Area):
             version=__version__,
             block_height=int(node.chain.height),
             block_hash=str(node.chain.tip.hash) if node.chain.tip else "",
-            synced=node.chain.caught_up.is_set(),
+            synced=node.chain.caught_up.is_set() and not node.chain.stale,
+            warnings=node.warnings(),
             addresses=[node.listening] if node.listening else [],
             peers=len(node.peers.connected),
             channels_active=active,
@@ -50,9 +51,23 @@ class NodeMethods(Area):
         )
 
     async def events(self, params: schema.EventsParams) -> schema.Events:
-        rows = await self.node.journal.read(lambda db: queries.events_after(db, params.after, params.limit))
+        rows = await self.node.news.after(params.after, params.limit, params.wait)
         lines = [schema.Event(id=e.id, at=e.at, name=e.name, fields=e.fields) for e in rows]
         return schema.Events(events=lines, last_id=lines[-1].id if lines else params.after)
+
+    async def config(self, params: schema.ConfigParams) -> schema.Settings:
+        config = self.node.config
+        lines = [
+            schema.SettingLine(
+                name=setting.name,
+                value="(hidden)" if setting.secret else shown(config.value(setting.name)),
+                source=config.sources.get(setting.name, "default"),
+                description=setting.words,
+            )
+            for setting in SETTINGS.values()
+            if not params.changed or setting.name in config.sources
+        ]
+        return schema.Settings(directory=str(config.directory), network=config.network.name, settings=lines)
 
     async def decode(self, params: schema.DecodeParams) -> schema.Decoded:
         from salama.api.decoding import decode_item

@@ -17,6 +17,8 @@ class Info(Result, frozen=True, kw_only=True):
     block_height: int
     block_hash: str
     synced: bool
+    warnings: list[str]
+    """What a person should look at, in sentences; usually empty."""
     addresses: list[str]
     peers: int
     channels_active: int
@@ -51,6 +53,7 @@ class Counters(Result, frozen=True, kw_only=True):
 class EventsParams(Params, frozen=True, kw_only=True):
     after: Annotated[int, Meta(description="id of the last event that you know", ge=0)] = 0
     limit: Limit = 100
+    wait: Annotated[int, Meta(description="seconds to wait for an event if there is none yet", ge=0, le=600)] = 0
 
 
 class Event(Result, frozen=True, kw_only=True):
@@ -65,6 +68,24 @@ class Events(Result, frozen=True, kw_only=True):
     last_id: int
 
 
+class ConfigParams(Params, frozen=True, kw_only=True):
+    changed: Annotated[bool, Meta(description="only what is not at its default")] = False
+
+
+class SettingLine(Result, frozen=True, kw_only=True):
+    name: str
+    value: str
+    source: str
+    """default, environment, flag, or the file."""
+    description: str
+
+
+class Settings(Result, frozen=True, kw_only=True):
+    directory: str
+    network: str
+    settings: list[SettingLine]
+
+
 METHODS: tuple[Method, ...] = (
     Method("getinfo", "Who this node is and how it is doing.", Nothing, Info, aliases=("nodeid",)),
     Method("counters", "How often it wrote, synced and signed since its start.", Nothing, Counters),
@@ -77,5 +98,6 @@ METHODS: tuple[Method, ...] = (
         ("item",),
         aliases=("decodepayreq", "parseinvoice", "decode_invoice"),
     ),
+    Method("config", "What is set, and where it was said.", ConfigParams, Settings, aliases=("listconfigs",)),
     Method("stop", "Stop the node in good order.", Nothing, Done),
 )

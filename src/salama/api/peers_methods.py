@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from salama.api import peers_schema as schema
-from salama.api.area import Area
-from salama.api.method import Done, Nothing
+from salama.api.area import Area, page_of
+from salama.api.method import Done, PageParams
 from salama.base.machine import CommandRefused
 from salama.node.addresses import parse_peer
 from salama.node.graph import node_alias
@@ -38,9 +38,9 @@ class PeerMethods(Area):
         peer.disconnect("asked for by the user")
         return Done()
 
-    async def peers(self, _: Nothing) -> schema.Peers:
+    async def peers(self, params: PageParams) -> schema.Peers:
         node = self.node
-        known = sorted({*node.peers.connected, *node.channels.by_peer})
+        known, more = page_of({*node.peers.connected, *node.channels.by_peer}, params)
         lines = []
         for node_id in known:
             peer = node.peers.connected.get(node_id)
@@ -55,4 +55,4 @@ class PeerMethods(Area):
                     channels=len(node.channels.by_peer.get(node_id, ())),
                 )
             )
-        return schema.Peers(peers=lines)
+        return schema.Peers(peers=lines, next_cursor=str(known[-1]) if more else "")

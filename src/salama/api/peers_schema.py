@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from salama.api.method import Done, Method, Nothing, Params, PeerAddress, Result
+from salama.api.method import Done, Method, PageParams, Params, PeerAddress, Result
 
 
 class DisconnectParams(Params, frozen=True, kw_only=True):
@@ -32,10 +32,11 @@ class Peer(Result, frozen=True, kw_only=True):
 
 class Peers(Result, frozen=True, kw_only=True):
     peers: list[Peer]
+    next_cursor: str
 
 
 METHODS: tuple[Method, ...] = (
     Method("connect", "Connect to a peer and remember it.", ConnectParams, Connected, ("peer",)),
     Method("disconnect", "Disconnect from a peer and do not call it again.", DisconnectParams, Done, ("peer",)),
-    Method("peers", "Peers that are connected or have a channel with us.", Nothing, Peers, aliases=("listpeers",)),
+    Method("peers", "Peers that are connected or have a channel with us.", PageParams, Peers, aliases=("listpeers",)),
 )

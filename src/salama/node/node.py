@@ -24,6 +24,7 @@ from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
 from salama.node.graph import GossipActor
 from salama.node.mempool import MempoolWatch
+from salama.node.news import News
 from salama.node.onchain import Onchain
 from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
@@ -133,6 +134,7 @@ class Node:
         """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable or CommandRefused."""
         self.journal = self.outside.journal(self.config)
         self.journal.on_failure(lambda failure: self._fail(failure))
+        self.news = News(self.journal)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks

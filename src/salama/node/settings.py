@@ -194,6 +194,7 @@ NODE: Final = (
     Setting("gossip_flush_seconds", "Gossip of others is passed on in bursts this far apart.", seconds),
     Setting("poll_seconds", "How often the chain is asked for a block if it cannot tell by itself.", seconds),
     Setting("reconnect_seconds", "First pause before a lost peer is called again.", seconds),
+    Setting("backup_copies", "Files or directories that get a copy of every backup of the channels.", paths),
     Setting("log_level", f"One of {', '.join(LOG_LEVELS)}.", one_of(*LOG_LEVELS)),
 )
 
@@ -223,6 +224,21 @@ SETTINGS: Final[dict[str, Setting]] = {
         ),
     )
 }
+
+
+def shown(value: object) -> str:
+    """A value as somebody would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | frozenset):
+        return ",".join(sorted(map(str, value)))
+    if isinstance(value, Sat):
+        return f"{int(value)}sat"
+    if isinstance(value, Msat):
+        return f"{int(value)}msat"
+    return str(value)
 
 
 def nearest(name: str, among: list[str]) -> str:
