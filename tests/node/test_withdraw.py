@@ -65,3 +65,61 @@ def test_a_wallet_restored_from_its_words_finds_its_coins(network: LocalNetwork)
     restarted = network.start("carol again")
     assert restarted.call("balance") == before
     assert (network.directory / "carol again" / "salama.log").read_text().count("looking through the chain") == 1
+
+
+def test_a_fee_is_raised_on_a_real_mempool(network: LocalNetwork) -> None:
+    """Replaced by the same payment at a higher fee, drawn along by a child, and the loser never comes back."""
+    dave, target = network.start("dave"), network.nodes["bob"].call("newaddr")["address"]
+    network.fund(dave)
+    until("dave is rich", lambda: dave.call("balance")["onchain_confirmed_msat"] > 0)
+    before = dave.call("balance")["onchain_confirmed_msat"]
+    sent = dave.call("withdraw", address=target, amount="70000sat", feerate=300)
+    for how in ("auto", "rbf"):
+        bumped = dave.call("bumpfee", txid=sent["txid"], feerate=900 if how == "auto" else 2000, how=how)
+        assert bumped["how"] == "rbf" and bumped["replaces"] == sent["txid"]
+        assert network.mempool() == [bumped["txid"]]
+        sent = {"txid": bumped["txid"], "fee_msat": bumped["fee_msat"]}
+    child = dave.call("bumpfee", txid=sent["txid"], feerate=4000, how="cpfp")
+    assert child["how"] == "cpfp" and child["replaces"] == ""
+    assert sorted(network.mempool()) == sorted([sent["txid"], child["txid"]])
+    with pytest.raises(CommandRefused) as refused:
+        dave.call("bumpfee", txid=sent["txid"], feerate=9000, how="rbf")
+    assert refused.value.code == "cannot_replace"
+    network.mine(1)
+    assert network.mempool() == []
+    spent = 70_000_000 + sent["fee_msat"] + child["fee_msat"]
+    until("dave has the rest", lambda: dave.call("balance")["onchain_confirmed_msat"] == before - spent)
+    with pytest.raises(CommandRefused) as refused:
+        dave.call("bumpfee", txid=sent["txid"], feerate=9000)
+    assert refused.value.code == "already_confirmed"
+
+
+def test_coins_are_listed_named_frozen_and_chosen(network: LocalNetwork) -> None:
+    dave, target = network.nodes["dave"], network.nodes["bob"].call("newaddr")["address"]
+    for amount in ("300000sat", "200000sat"):
+        dave.call("withdraw", address=dave.call("newaddr")["address"], amount=amount)
+    network.mine(1)
+    until("dave has three coins", lambda: sum(one["confirmations"] > 0 for one in dave.call("utxos")["utxos"]) == 3)
+    coins = {one["amount_msat"]: one for one in dave.call("utxos")["utxos"]}
+    assert [one["spendable"] for one in coins.values()] == [True] * 3
+    first = dave.call("utxos", limit=1)
+    rest = dave.call("utxos", limit=10, cursor=first["next_cursor"])
+    assert {one["outpoint"] for one in first["utxos"] + rest["utxos"]} == {one["outpoint"] for one in coins.values()}
+    assert len(rest["utxos"]) == 2 and rest["next_cursor"] == ""
+    mine = coins[200_000_000]["outpoint"]
+    dave.call("label", coin=mine, label="rent")
+    dave.call("freeze", coins=mine)
+    with pytest.raises(CommandRefused) as refused:
+        dave.call("withdraw", address=target, amount="1000sat", coins=mine)
+    assert refused.value.code == "coin_unavailable"
+    network.stop(dave)
+    dave = network.start("dave")
+    shown = {one["outpoint"]: one for one in dave.call("utxos")["utxos"]}[mine]
+    assert shown["frozen"] and shown["label"] == "rent" and not shown["spendable"]
+    dave.call("unfreeze", coins=mine)
+    sent = dave.call("withdraw", address=target, amount="all", coins=mine)
+    assert sent["amount_msat"] + sent["fee_msat"] == 200_000_000
+    for coin, code in (("nonsense", "bad_coin"), (f"{'00' * 32}:0", "unknown_coin")):
+        with pytest.raises(CommandRefused) as refused:
+            dave.call("freeze", coins=coin)
+        assert refused.value.code == code

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from salama.api import wallet_schema as schema
 from salama.api.area import Area, whole_sat
-from salama.api.method import Nothing
+from salama.api.method import Done, Nothing
 from salama.base.amounts import parse_amount
+from salama.base.ids import MalformedId, OutPoint, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw
 from salama.bitcoin.address import MalformedAddress
 from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.address import render as render_address
+from salama.bitcoin.networks import Network
 from salama.channel.state import Channel, Phase
+from salama.wallet.keys import CHANGE
 
 
 class WalletMethods(Area):
@@ -53,15 +58,90 @@ class WalletMethods(Area):
             can_receive_msat=receives,
         )
 
+    async def utxos(self, params: schema.UtxosParams) -> schema.Utxos:
+        state, height = self.node.wallet.state, self.node.chain.height
+        after = outpoint_of(params.cursor) if params.cursor else None
+        waiting = sorted((c for c in state.unspent() if after is None or c.outpoint > after), key=lambda c: c.outpoint)
+        page = waiting[: params.limit]
+        free = {coin.outpoint for coin in state.spendable(height, own_change=True)}
+        lines = []
+        for coin in page:
+            purpose = state.leases.get(coin.outpoint, "")
+            lines.append(
+                schema.Utxo(
+                    outpoint=str(coin.outpoint),
+                    amount_msat=int(coin.value.msat),
+                    address=render_address(coin.script, self.node.config.network) or "",
+                    confirmations=0 if coin.height is None else max(0, int(height) + 1 - int(coin.height)),
+                    label=state.labels.get(coin.outpoint, ""),
+                    frozen=coin.outpoint in state.frozen,
+                    reserved_for=purpose,
+                    reserved_until=int(state.expiries.get(purpose, 0)),
+                    spendable=coin.outpoint in free,
+                    change=coin.key.chain == CHANGE,
+                )
+            )
+        more = len(waiting) > len(page)
+        return schema.Utxos(utxos=lines, next_cursor=str(page[-1].outpoint) if more else "")
+
+    async def label(self, params: schema.LabelParams) -> Done:
+        await self.node.wallet.label(outpoint_of(params.coin), params.label)
+        return Done()
+
+    async def freeze(self, params: schema.FreezeParams) -> Done:
+        await self.node.wallet.freeze(outpoints_of(params.coins), True)
+        return Done()
+
+    async def unfreeze(self, params: schema.FreezeParams) -> Done:
+        await self.node.wallet.freeze(outpoints_of(params.coins), False)
+        return Done()
+
     async def withdraw(self, params: schema.WithdrawParams) -> schema.Withdrawn:
-        try:
-            script = parse_address(params.address, self.node.config.network)
-        except MalformedAddress as wrong:
-            raise CommandRefused("bad_address", f"This is no address to send to: {wrong}.", "Check it.") from None
+        script = script_of(params.address, self.node.config.network)
         amount = None if params.amount == "all" else whole_sat(parse_amount(params.amount))
         feerate = FeeratePerKw(params.feerate) if params.feerate else None
-        tx, fee = await self.node.withdraw(script, amount, feerate)
-        sent = next(o.value for o in tx.outputs if o.script == script)
+        coins = outpoints_of(params.coins) if params.coins else ()
+        spent = await self.node.spending.withdraw(script, amount, feerate, coins)
+        sent = amount if amount is not None else spent.tx.outputs[0].value
         return schema.Withdrawn(
-            txid=str(tx.txid), amount_msat=int(sent.msat), fee_msat=int(fee.msat), tx=tx.encode().hex()
+            txid=str(spent.tx.txid),
+            amount_msat=int(sent.msat),
+            fee_msat=int(spent.fee.msat),
+            tx=spent.tx.encode().hex(),
         )
+
+    async def bumpfee(self, params: schema.BumpFeeParams) -> schema.Bumped:
+        try:
+            txid = Txid.parse(params.txid)
+        except MalformedId:
+            raise CommandRefused("bad_txid", "This is no id of a transaction.", "It has 64 digits.") from None
+        how: Literal["auto", "rbf", "cpfp"] = params.how  # type: ignore[assignment]  # the schema's pattern
+        spent = await self.node.spending.bump(txid, FeeratePerKw(params.feerate), how, params.subtract)
+        return schema.Bumped(
+            txid=str(spent.tx.txid),
+            how="cpfp" if spent.replaces is None else "rbf",
+            fee_msat=int(spent.fee.msat),
+            replaces="" if spent.replaces is None else str(spent.replaces),
+            tx=spent.tx.encode().hex(),
+        )
+
+
+def script_of(address: str, network: Network) -> bytes:
+    """What an address stands for. Raises CommandRefused."""
+    try:
+        return parse_address(address, network)
+    except MalformedAddress as wrong:
+        raise CommandRefused("bad_address", f"This is no address to send to: {wrong}.", "Check it.") from None
+
+
+def outpoint_of(text: str) -> OutPoint:
+    """A coin as a person names it. Raises CommandRefused."""
+    try:
+        return OutPoint.parse(text.strip())
+    except MalformedId:
+        raise CommandRefused("bad_coin", f"{text[:80]!r} names no coin.", "Write TXID:INDEX.") from None
+
+
+def outpoints_of(text: str) -> tuple[OutPoint, ...]:
+    """Coins with commas between them, each once. Raises CommandRefused."""
+    return tuple(dict.fromkeys(outpoint_of(part) for part in text.split(",")))

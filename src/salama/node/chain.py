@@ -108,6 +108,10 @@ class Broadcaster:
         found = set[Txid]().union(*(self._spenders.get(one.outpoint, ()) for one in tx.inputs))
         return found - {tx.txid}
 
+    def forget(self, txid: Txid) -> None:
+        """Offer a transaction no longer: another of ours has taken its place."""
+        self._forget(txid)
+
     def _forget(self, txid: Txid) -> None:
         found = self._waiting.pop(txid, None)
         if found is None:

@@ -7,10 +7,8 @@ import logging
 
 from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused, Event
-from salama.base.units import BlockHeight, FeeratePerKw, Sat
+from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
-from salama.bitcoin.tx import Tx, TxOut
-from salama.chain.backend import BackendError, BackendUnavailable
 from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import BlockArrived, BlockRemoved
@@ -32,6 +30,7 @@ from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
 from salama.node.quiet_log import QuietLog
 from salama.node.rescan import block_before
+from salama.node.spending import Spending
 from salama.node.wallet import WalletActor
 from salama.payments.events import HandoffArrived, OfferRefused, Ticked
 from salama.routing.scoring import Scorer
@@ -205,6 +204,14 @@ class Node:
             BlockHash(config.network.chain_hash),
             int.from_bytes(key_index or b"", "big"),
             tasks,
+            outside,
+        )
+        self.spending = Spending(
+            self.wallet,
+            self.backend,
+            self.broadcaster,
+            lambda: self.channels.feerate,
+            lambda: self.chain.height,
             outside,
         )
         self.gossip = GossipActor(
@@ -465,32 +472,6 @@ class Node:
             )
             hints.append((hop,))
         return tuple(hints)
-
-    async def withdraw(self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None) -> tuple[Tx, Sat]:
-        """Pay ``amount`` (None: everything) from the wallet to ``script``; the transaction and its fee.
-
-        Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
-        """
-        purpose = f"withdraw {self.outside.entropy(8).hex()}"
-        output = TxOut(amount if amount is not None else Sat(0), script)
-        rate = feerate or self.channels.feerate
-        tx, funded = await self.wallet.fund((output,), rate, purpose, everything=amount is None)
-        try:
-            result = await self.backend.broadcast(tx)
-        except (BackendUnavailable, BackendError) as error:
-            # It may have arrived all the same: the coins stay set aside for it, and it is tried again.
-            self.wallet.seen(tx)
-            self.broadcaster.publish(tx, "withdrawal")
-            raise CommandRefused(
-                "not_published", f"The chain back-end did not answer: {error}.", "The node keeps trying to publish it."
-            ) from None
-        if not result.accepted:
-            self.wallet.release(purpose)
-            raise CommandRefused("refused_by_network", f"The network refused the transaction: {result.reason}.")
-        self.wallet.seen(tx)
-        self.wallet.release(purpose)
-        self.broadcaster.publish(tx, "withdrawal")
-        return tx, funded.fee
 
     # --- what channels report (channels.Surroundings) -----------------------------------------------------------------
 

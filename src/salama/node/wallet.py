@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from salama.base.ids import OutPoint
+from salama.base.ids import OutPoint, Txid
 from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw
 from salama.bitcoin.tx import Tx, TxOut
 from salama.node.actor import Actor
 from salama.node.outside import Outside
+from salama.signer.policy import SigningRefused
 from salama.signer.wallet import WalletKeys
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutWallet
 from salama.wallet.coins import Balance, WalletState
 from salama.wallet.events import (
     AddressIssued,
+    BumpFee,
+    Freeze,
     FundTransaction,
+    LabelCoin,
     Lease,
     NewAddress,
     Release,
@@ -30,7 +34,6 @@ from salama.wallet.events import (
 )
 from salama.wallet.funding import Funded
 from salama.wallet.keys import Kind
-from salama.wallet.signing import sign
 from salama.wallet.step import step
 
 
@@ -76,20 +79,76 @@ class WalletActor(Actor[WalletState]):
         issued: AddressIssued = await self._ask(NewAddress(kind))
         return issued.script
 
-    async def fund(
-        self, outputs: tuple[TxOut, ...], feerate: FeeratePerKw, purpose: str, *, everything: bool = False
-    ) -> tuple[Tx, Funded]:
-        """A signed transaction paying ``outputs``, its coins leased to ``purpose``. Raises CommandRefused.
+    async def draft(
+        self,
+        outputs: tuple[TxOut, ...],
+        feerate: FeeratePerKw,
+        purpose: str,
+        *,
+        everything: bool = False,
+        only: tuple[OutPoint, ...] = (),
+        until: BlockHeight | None = None,
+    ) -> Funded:
+        """An unsigned transaction paying ``outputs``, its coins leased to ``purpose``. Raises CommandRefused.
 
-        ``everything``: all that is spendable goes to the script of the only output.
+        ``everything``: all that is spendable goes to the script of the only output. ``only``: from these coins.
+        ``until``: height at which the lease ends by itself.
         """
-        command = FundTransaction(outputs, feerate, purpose, everything=everything, own_change=True)
+        command = FundTransaction(
+            outputs, feerate, purpose, everything=everything, own_change=True, only=only, until=until
+        )
         made: TransactionFunded = await self._ask(command)
-        return sign(made.funded, self._keys.secret), made.funded
+        return made.funded
 
-    async def lease(self, outpoints: tuple[OutPoint, ...], purpose: str) -> None:
-        """Set coins aside. Raises CommandRefused."""
-        await self._ask(Lease(outpoints, purpose))
+    async def fund(
+        self,
+        outputs: tuple[TxOut, ...],
+        feerate: FeeratePerKw,
+        purpose: str,
+        *,
+        everything: bool = False,
+        only: tuple[OutPoint, ...] = (),
+        until: BlockHeight | None = None,
+    ) -> tuple[Tx, Funded]:
+        """``draft``, signed. If the signer refuses, the coins are free again. Raises CommandRefused."""
+        funded = await self.draft(outputs, feerate, purpose, everything=everything, only=only, until=until)
+        return self._sign(funded, purpose), funded
+
+    async def bump(
+        self,
+        txid: Txid,
+        feerate: FeeratePerKw,
+        purpose: str,
+        how: Literal["auto", "rbf", "cpfp"],
+        subtract: bool,
+        until: BlockHeight,
+    ) -> tuple[Tx, TransactionFunded]:
+        """A signed transaction that makes ``txid`` confirm sooner, its coins leased. Raises CommandRefused."""
+        made: TransactionFunded = await self._ask(BumpFee(txid, feerate, purpose, how, subtract, until))
+        return self._sign(made.funded, purpose), made
+
+    def _sign(self, funded: Funded, purpose: str) -> Tx:
+        try:
+            return self._keys.sign(funded)
+        except SigningRefused as refused:
+            self.release(purpose)
+            raise CommandRefused("signer_refused", f"The signer refuses: {refused}.") from None
+
+    async def record(self, tx: Tx) -> None:
+        """Write down a transaction that is about to be published; returns when it is on disk."""
+        await self._ask(TxSeen(tx))
+
+    async def freeze(self, outpoints: tuple[OutPoint, ...], frozen: bool) -> None:
+        """Leave coins alone from now on, or no longer. Raises CommandRefused."""
+        await self._ask(Freeze(outpoints, frozen))
+
+    async def label(self, outpoint: OutPoint, text: str) -> None:
+        """Give a coin a name, an empty one to take it away. Raises CommandRefused."""
+        await self._ask(LabelCoin(outpoint, text))
+
+    async def lease(self, outpoints: tuple[OutPoint, ...], purpose: str, until: BlockHeight | None = None) -> None:
+        """Set coins aside, until a height if one is given. Raises CommandRefused."""
+        await self._ask(Lease(outpoints, purpose, until))
 
     def release(self, purpose: str) -> None:
         self.tell(Release(purpose))

@@ -10,7 +10,8 @@ A channel is named by its key index alone, so the seed and a list of numbers bri
 
 **Refused**, whatever the caller believes: to sign a remote commitment older than one already signed, or two ahead; to
 give away a per-commitment secret out of turn; to publish a commitment whose secret was given away; to give away the
-secret of one that was signed for publication. What was done before a restart is told with ``remember``.
+secret of one that was signed for publication; to pay an absurd fee for a claim or a close (``policy``). What was done
+before a restart is told with ``remember``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ from salama.crypto.seeds import ExtendedKey
 from salama.crypto.shachain import FIRST_INDEX, secret_at
 from salama.onchain.signing import ClaimSignatures, OweClaim
 from salama.signer.claims import ForeignScript, sign_claim
+from salama.signer.policy import SigningRefused as SigningRefused
+from salama.signer.policy import check_claim_fee, check_closing_fee
 
 NODE_PATH: Final = "m/1017'/0'"
 CHANNELS_PATH: Final = "m/1017'/1'"
@@ -59,10 +62,6 @@ _CHANNELS_REMEMBERED: Final = 4096
 _WORTH_SHARING: Final = 64
 """Signatures from which on handing them to other threads pays: one takes about 25 us, a hand-over about 100."""
 _THREADS: Final = 4
-
-
-class SigningRefused(Exception):
-    """The request would endanger money, so it comes from a mistake. Nothing was signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,9 @@ class LocalSigner:
 
     def sign_claim(self, owed: OweClaim) -> ClaimSignatures:
         """Signatures for outputs of a channel's closing transaction. Raises SigningRefused."""
+        check_claim_fee(
+            owed.tx, sum(int(one.amount) for one in owed.claims), sum(int(coin.value) for coin in owed.sweep.coins)
+        )
         secrets = self._secrets(owed.key_index)
         try:
             return sign_claim(
@@ -185,9 +187,11 @@ class LocalSigner:
             self._check_remote_number(owed.key_index, 0)
             return Signature(secp256k1.sign(self._secrets(owed.key_index).funding, owed.digest))
         if isinstance(owed, OweClosingComplete):
+            check_closing_fee(int(owed.draft.fee_satoshis))
             funding = self._secrets(owed.key_index).funding
             return ClosingSignatures(tuple([secp256k1.sign(funding, digest) for _, digest in owed.digests]))
         if isinstance(owed, OweClosingSigned | OweClosingSig):
+            check_closing_fee(int(owed.draft.fee_satoshis if isinstance(owed, OweClosingSig) else owed.fee))
             return Signature(secp256k1.sign(self._secrets(owed.key_index).funding, owed.digest))
         if isinstance(owed, OweAnnouncement):
             return AnnouncementSigned(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from salama.bitcoin.networks import Network
+from salama.bitcoin.tx import Tx
 from salama.crypto.seeds import ExtendedKey
+from salama.signer.policy import check_fee
+from salama.wallet.funding import Funded
 from salama.wallet.keys import Accounts, KeyPath, full_path
+from salama.wallet.signing import sign
 
 
 class WalletKeys:
@@ -16,6 +20,11 @@ class WalletKeys:
 
     def __repr__(self) -> str:
         return f"WalletKeys({self._network.name})"
+
+    def sign(self, funded: Funded) -> Tx:
+        """The transaction with every input signed. Raises SigningRefused if its fee is absurd."""
+        check_fee(funded.tx, sum(int(coin.value) for coin in funded.coins), funded.weight)
+        return sign(funded, self.secret)
 
     def secret(self, key: KeyPath) -> bytes:
         """The untweaked secret of ``key``."""

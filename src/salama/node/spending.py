@@ -1,0 +1,102 @@
+"""What the user spends on chain: built by the wallet, written down, then shown to the network; never the other way.
+
+A transaction is on disk before the back-end hears of it, so that a crash in between can only mean that it is published
+again at the next start, from the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from salama.base.ids import OutPoint, Txid
+from salama.base.machine import CommandRefused
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
+from salama.bitcoin.tx import Tx, TxOut
+from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
+from salama.node.chain import Broadcaster
+from salama.node.outside import Outside
+from salama.node.wallet import WalletActor
+
+LEASE_BLOCKS: Final = 6
+"""How long coins stay aside for a transaction that a crash kept from being written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A transaction that the network has taken, its fee, and what it replaces."""
+
+    tx: Tx
+    fee: Sat
+    replaces: Txid | None = None
+
+
+class Spending:
+    """Withdrawals and raised fees."""
+
+    def __init__(
+        self,
+        wallet: WalletActor,
+        backend: ChainBackend,
+        broadcaster: Broadcaster,
+        feerate: Callable[[], FeeratePerKw],
+        height: Callable[[], BlockHeight],
+        outside: Outside,
+    ) -> None:
+        self._wallet, self._backend, self._broadcaster = wallet, backend, broadcaster
+        self._feerate, self._height, self._outside = feerate, height, outside
+
+    async def withdraw(
+        self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None, coins: tuple[OutPoint, ...] = ()
+    ) -> Spent:
+        """Pay ``amount`` (None: everything) to ``script``, from ``coins`` alone if any are named.
+
+        Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
+        """
+        output = TxOut(amount if amount is not None else Sat(0), script)
+        purpose = self._purpose("withdraw")
+        tx, funded = await self._wallet.fund(
+            (output,), feerate or self._feerate(), purpose, everything=amount is None, only=coins, until=self._until()
+        )
+        await self.publish(tx, purpose)
+        return Spent(tx, funded.fee)
+
+    async def bump(
+        self, txid: Txid, feerate: FeeratePerKw, how: Literal["auto", "rbf", "cpfp"] = "auto", subtract: bool = False
+    ) -> Spent:
+        """Make a transaction of ours confirm sooner. Raises CommandRefused; then the first one stands as it was."""
+        purpose = self._purpose("bumpfee")
+        old = self._wallet.state.recent.get(txid)
+        tx, made = await self._wallet.bump(txid, feerate, purpose, how, subtract, self._until())
+        replaced = old.tx if old is not None and made.replaces is not None else None
+        await self.publish(tx, purpose, replaced)
+        return Spent(tx, made.funded.fee, made.replaces)
+
+    async def publish(self, tx: Tx, purpose: str, replaced: Tx | None = None) -> None:
+        """Write a transaction down, show it to the network, and free its lease. Raises CommandRefused."""
+        await self._wallet.record(tx)
+        try:
+            result = await self._backend.broadcast(tx)
+        except (BackendUnavailable, BackendError) as error:
+            # It may have arrived all the same: it stays on record and is tried again.
+            self._broadcaster.publish(tx, "wallet transaction")
+            raise CommandRefused(
+                "not_published", f"The chain back-end did not answer: {error}.", "The node keeps trying to publish it."
+            ) from None
+        if not result.accepted:
+            self._wallet.dropped(tx)
+            self._wallet.release(purpose)
+            if replaced is not None:
+                await self._wallet.record(replaced)
+            raise CommandRefused("refused_by_network", f"The network refused the transaction: {result.reason}.")
+        self._wallet.release(purpose)
+        if replaced is not None:
+            self._broadcaster.forget(replaced.txid)
+        self._broadcaster.publish(tx, "wallet transaction")
+
+    def _purpose(self, what: str) -> str:
+        return f"{what} {self._outside.entropy(8).hex()}"
+
+    def _until(self) -> BlockHeight:
+        return BlockHeight(int(self._height()) + LEASE_BLOCKS)
