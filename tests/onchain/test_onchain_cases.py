@@ -371,6 +371,28 @@ def test_a_commitment_that_pays_too_little_gets_a_child(chain: Chain, market: in
     assert kind_of(alice) is CloseKind.LOCAL
 
 
+@pytest.mark.parametrize("upstream", [None, 80, 12])
+def test_a_child_in_a_hurry_pays_no_more_than_half_of_what_time_can_take(chain: Chain, upstream: int | None) -> None:
+    """C12: our balance waits; only the HTLCs are in a hurry, and only as far as something upstream runs out."""
+    world = World.open(chain)
+    alice = world.alice
+    expiry = chain.height + 20
+    (number,) = alice.end.adds(20_000_000, expiry=expiry)
+    if upstream is not None:
+        alice.upstream[f"{alice.end.name} {number}".encode()] = expiry + upstream
+    world.pair.settle()
+    world.pair.cut()
+    alice.feerate = 2_000
+    world.strict = False
+    world.mine(expiry + 2 - chain.height)
+    tx = world.force_close(alice)
+    (child,) = children(chain.core.pool.entries, tx)
+    rate = (child.fee + chain.core.pool.entries[tx.txid].fee) * 1000 / (child.weight + tx.weight)
+    assert child.fee <= 20_000 // 2
+    is_in_a_hurry = rate > 2_000 * 1.1
+    assert is_in_a_hurry == (upstream == 12), rate
+
+
 def test_the_peers_commitment_gets_a_child_when_it_is_in_our_way(chain: Chain) -> None:
     """B5.03: ours cannot enter the mempool beside it, so theirs must confirm in time."""
     world = World.open(chain)
