@@ -72,6 +72,8 @@ class World:
     parent: Parent | None = None
     stake: int = 0
     """Satoshis that depend on the parent's confirmation."""
+    at_risk: int = 0
+    """Those among them that are lost if it comes too late."""
     alone: frozenset[OutPoint] = frozenset()
     """Outputs that were refused in company."""
 
@@ -243,7 +245,12 @@ def _rate(claims: Sequence[Claim], weight: int, world: World) -> tuple[int, int]
         # However dear the last blocks are, something that can be spent must be left.
         budget = min(budget, sum(int(one.amount) for one in claims) - int(dust_limit(world.script)))
     most = max(0, budget) * 1000 // weight
-    return scheduled_feerate(int(world.feerate), most, _deadline(claims), int(world.height)), most
+    hurried = most
+    if claims[0].way is Way.ANCHOR:
+        # What can wait may pay the market's rate, and no more than that.
+        market = min(int(world.feerate), most)
+        hurried = max(market, min(most, world.at_risk * BUDGET_PERCENT // 100 * 1000 // weight))
+    return scheduled_feerate(int(world.feerate), hurried, _deadline(claims), int(world.height)), most
 
 
 # --- transactions ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from salama.channel.signing import MisplacedAnswer, OwePublication, Signature
 from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.witnesses import funding_witness
 from salama.onchain import account
-from salama.onchain.bump import Parent, Plan, World, is_about_fees, is_worthless, plan
+from salama.onchain.bump import URGENT, Parent, Plan, World, is_about_fees, is_worthless, plan
 from salama.onchain.claims import Claim, claim_anchor
 from salama.onchain.events import (
     BlockSeen,
@@ -264,7 +264,7 @@ def _claim(
     """Everything that may be in the next block is offered to the network."""
     channel = state.channel
     claims = [s.claim for s in found.statuses if s.standing is Standing.CLAIMABLE and s.claim is not None]
-    parent, stake = None, 0
+    parent, stake, at_risk = None, 0, 0
     if close is None:
         if channel.phase is not Phase.ON_CHAIN or channel.stale or channel.spend is not None:
             # The channel knows of a spend already: the block that holds it is on its way here.
@@ -272,7 +272,7 @@ def _claim(
         else:
             if again:
                 effects.append(owed_local_commitment(channel, channel.error or "force close"))
-            claims, parent, stake = _child(channel, *_to_confirm(state, env), env)
+            claims, parent, stake, at_risk = _child(channel, *_to_confirm(state, env), env)
     world = World(
         env.height,
         env.feerate,
@@ -280,6 +280,7 @@ def _claim(
         offered,
         parent,
         stake,
+        at_risk,
         frozenset(state.record.alone),
     )
     confirmed = {one.tx.txid for one in state.record.confirmed}
@@ -312,23 +313,30 @@ def _to_confirm(state: OnchainState, env: OnchainEnv) -> tuple[tuple[Output, ...
 
 def _child(
     channel: ChannelRecord, outputs: Sequence[Output], balance: Role, parent: Parent, env: OnchainEnv
-) -> tuple[list[Claim], Parent | None, int]:
-    """Our anchor, if the commitment should pay more than it does (B5.03), and what depends on it."""
+) -> tuple[list[Claim], Parent | None, int, int]:
+    """Our anchor, if the commitment should pay more than it does (B5.03); what depends on it, and what of that is lost
+    if it confirms too late."""
     anchor = next((o for o in outputs if o.role is Role.OUR_ANCHOR), None)
     at_stake = sum(int(o.amount) for o in outputs if o.role in (balance, Role.HTLC))
-    deadline = min((d for d in map(_deadline_of, channel.htlcs.values()) if d is not None), default=None)
+    deadlines = {key: d for key, htlc in channel.htlcs.items() if (d := _deadline_of(htlc, env)) is not None}
+    at_risk = sum(int(o.amount) for o in outputs if o.htlc is not None and o.htlc.key in deadlines)
+    deadline = min(deadlines.values(), default=None)
     is_enough = int(parent.fee) >= fee_for(env.feerate, parent.weight)
     if anchor is None or at_stake == 0 or (is_enough and (deadline is None or deadline - int(env.height) > 6)):
-        return [], None, 0
-    return [claim_anchor(anchor, deadline)], parent, at_stake
+        return [], None, 0, 0
+    return [claim_anchor(anchor, deadline)], parent, at_stake, at_risk
 
 
-def _deadline_of(htlc: Htlc) -> int | None:
-    """The block in which our commitment should be at last for this HTLC's sake (B2.49)."""
+def _deadline_of(htlc: Htlc, env: OnchainEnv) -> int | None:
+    """The block in which our commitment should be at last for this HTLC's sake (B2.49), its claim still to come.
+
+    One that we offered and that relays nothing loses nothing by waiting.
+    """
     expiry = int(htlc.cltv_expiry)
-    if htlc.side is Side.OUTGOING:
-        return expiry + FAIL_BACK_DEPTH
-    return expiry - FAIL_BACK_DEPTH if isinstance(htlc.removal, Fulfilment) else None
+    if htlc.side is Side.INCOMING:
+        return expiry - FAIL_BACK_DEPTH if isinstance(htlc.removal, Fulfilment) else None
+    upstream = env.upstream(htlc.origin) if htlc.origin is not None else None
+    return None if upstream is None else max(expiry + 1, upstream - FAIL_BACK_DEPTH - URGENT)
 
 
 def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, again: bool) -> None:
