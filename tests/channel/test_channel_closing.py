@@ -393,8 +393,8 @@ def test_an_error_after_the_agreement_is_no_second_close() -> None:
 
 
 def test_a_fee_that_would_leave_no_output_is_not_paid() -> None:
-    pair = Pair.opened(1_000_000, 300_000)
-    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(4_000_000)))
+    pair = Pair.opened(100_000, 300_000)
+    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(500_000)))
     pair.settle()
     (output,) = agreed(pair).outputs
     assert int(output.value) == 354

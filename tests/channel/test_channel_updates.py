@@ -570,7 +570,7 @@ def test_only_the_opener_sets_the_fee() -> None:
     assert "does not pay" in warned(pair.alice)
 
 
-@pytest.mark.parametrize("rate", [252, 10_001, 4_000_000_000])
+@pytest.mark.parametrize("rate", [252, 50_001, 4_000_000_000])
 def test_fees_out_of_bounds(rate: int) -> None:
     pair = Pair.opened()
     pair.bob.hears(UpdateFee(channel_id=pair.bob.record.channel_id, feerate_per_kw=FeeratePerKw(rate)))
@@ -578,7 +578,7 @@ def test_fees_out_of_bounds(rate: int) -> None:
 
 
 def test_fees_that_the_opener_cannot_pay() -> None:
-    pair = Pair.opened(100_000, 95_000_000)
+    pair = Pair.opened(1_000_000, 985_000_000)
     pair.bob.hears(UpdateFee(channel_id=pair.bob.record.channel_id, feerate_per_kw=FeeratePerKw(5000)))
     assert "can afford" in warned(pair.bob)
     set_fee(pair.alice, 5000)
@@ -739,8 +739,8 @@ def test_incoming_dust_of_exactly_the_limit_is_fine() -> None:
 
 
 def test_a_fee_of_all_that_the_opener_has_above_its_reserve() -> None:
-    """9,000 sat above the reserve of 1,000: less 660 for anchors, 8,340 sat pay 7420 sat/kw and not 7421."""
-    pair = Pair.opened(100_000, 90_000_000)
+    """9,000 sat above the reserve of 10,000: less 660 for anchors, 8,340 sat pay 7420 sat/kw and not 7421."""
+    pair = Pair.opened(1_000_000, 981_000_000)
     for rate, is_fine in ((7420, True), (7421, False)):
         assert (opener_cost(ANCHORS, rate, 0) <= 9_000_000) == is_fine
         bob = End("bob", pair.bob.signer, pair.bob.env, pair.bob.state)

@@ -119,13 +119,13 @@ def test_small_balances_leave_no_dust_behind(push: int) -> None:
 
 
 def test_a_fee_beyond_the_balance_is_what_the_balance_allows() -> None:
-    pair = opened(push=5_000_000)
-    pair.bob.does(CloseChannel(SCRIPT, FeeratePerKw(4_000_000)))
+    pair = opened(200_000, 5_000_000)
+    pair.bob.does(CloseChannel(SCRIPT, FeeratePerKw(500_000)))
     pair.settle()
     txs = agreed(pair)
     assert [SCRIPT in paid(tx) for tx in txs].count(False) == 1, "all of it went to the fee, and no dust remains"
-    pair = opened(push=5_000_000)
-    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(4_000_000)))
+    pair = opened(200_000, 5_000_000)
+    pair.alice.does(CloseChannel(SCRIPT, FeeratePerKw(500_000)))
     pair.settle()
     assert {paid(tx)[SCRIPT] for tx in agreed(pair)} >= {294}, "who has more keeps an output"
 
@@ -390,6 +390,16 @@ def test_an_offer_that_cannot_be_signed(reason: str) -> None:
     pair.connect()
     pair.settle()
     assert len(published(pair, pair.alice)) == 2, "the next connection makes it good"
+
+
+def test_an_absurd_fee_is_a_mistake_whoever_pays() -> None:
+    pair = opened()
+    for feerate in (500_001, 1 << 31):
+        with pytest.raises(CommandRefused, match="at most"):
+            step(pair.alice.channel, CloseChannel(SCRIPT, FeeratePerKw(feerate)), pair.alice.env)
+    pair, _ = bobs_offer()
+    pair.alice.hears(bob_signs(pair, fee=399_000))
+    assert "absurd" in reasons(pair.alice)[0] and not pair.alice.record.closes
 
 
 def test_a_high_s_signature_is_refused() -> None:

@@ -32,7 +32,7 @@ class CloseParams(Params, frozen=True, kw_only=True):
         Meta(
             description="of our closing transaction, sat per 1000 weight; 0 asks the node. Higher: offer again",
             ge=0,
-            le=1_000_000,
+            le=500_000,
         ),
     ] = 0
     force: Annotated[bool, Meta(description="publish our commitment without the peer")] = False

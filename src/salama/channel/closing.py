@@ -60,6 +60,7 @@ class FeeNotAgreed(PeerViolation):
 def close_channel(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Transition[Channel]:
     """Begin to close; without a connection, as soon as there is one."""
     record, link = channel.record, channel.link
+    check_feerate(event, env)
     if record.our_shutdown is not None:
         return _asked_again(channel, event)
     if record.stale:
@@ -85,6 +86,13 @@ def close_channel(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Tra
     return Transition(
         Channel(record, link), (CommandAnswered("", "closing"),), (closing_row("channel.closing", record),)
     )
+
+
+def check_feerate(event: CloseChannel, env: ChannelEnv) -> None:
+    """Raises CommandRefused."""
+    most = env.policy.max_closing_feerate
+    if event.feerate is not None and event.feerate > most:
+        raise CommandRefused("feerate_absurd", f"a closing pays at most {most} sat per 1000 weight", "name a lower one")
 
 
 def _asked_again(channel: Channel, event: CloseChannel) -> Transition[Channel]:
@@ -205,6 +213,7 @@ def our_fees(record: ChannelRecord, env: ChannelEnv) -> ClosingFees:
     # Some output must be left: if the accepter has none, the opener cannot spend all of its own on the fee.
     dust = max(params.ours.dust_limit, params.theirs.dust_limit)
     available = int(opener.sat) - (int(dust) if accepter.sat < dust else 0)
+    available = min(available, int(policy.max_closing_feerate.fee(weight)))
     most = min(available, max(wanted, least) * policy.closing_max_fee_factor) if params.is_opener else available
     wanted = min(wanted, most)
     return ClosingFees(Sat(wanted), (Sat(min(least, most)), Sat(most)))

@@ -27,6 +27,7 @@ from salama.channel.commitments import (
 from salama.channel.env import ChannelEnv
 from salama.channel.events import AddHtlc
 from salama.channel.formats import CommitmentFormat
+from salama.channel.policy import Policy
 from salama.channel.spec import Add, CommitmentSpec, Fee, SpecHtlc, Update, htlc_key, reduce
 from salama.channel.state import ChannelRecord, Exposure, Fulfilment, Htlc, Link, Removal
 
@@ -221,9 +222,24 @@ def check_send_add(record: ChannelRecord, counted: Exposures, add: AddHtlc, env:
     for exposure, owner_is_us in ((remote, False), (local_all, True)):
         floor = _trim_floors(record, owner_is_us, exposure.feerate)[0]
         is_kept = amount >= floor
+        if is_kept and not _has_room_for_fee(record, exposure, policy):
+            raise AddForbidden("fees_too_high", "the fee of one more HTLC would exceed its share of the channel")
         _check_our_balance(record, exposure, amount, is_kept, env)
         if not is_kept and exposure.dust + amount > int(policy.max_dust_exposure):
             raise AddForbidden("too_much_dust", "HTLCs without an output would exceed our limit of exposure")
+
+
+def _has_room_for_fee(record: ChannelRecord, exposure: Exposure, policy: Policy) -> bool:
+    """Whether one more output leaves the commitment's fee within its share, whatever rate a peer who opened the channel
+    may set next (immunity C17); cheap ones always may."""
+    feerate = exposure.feerate if record.params.is_opener else highest_feerate(record, policy)
+    return _is_within_share(record, feerate, exposure.untrimmed + 1, policy)
+
+
+def _is_within_share(record: ChannelRecord, feerate: int, untrimmed: int, policy: Policy) -> bool:
+    form = format_of(record)
+    fee = opener_cost(form, feerate, untrimmed) - 1000 * int(form.anchors_total)
+    return feerate <= 10 * int(policy.min_feerate) or fee <= _fee_share(record, policy)
 
 
 def _check_our_balance(record: ChannelRecord, exposure: Exposure, amount: int, is_kept: bool, env: ChannelEnv) -> None:
@@ -262,6 +278,8 @@ def spendable(record: ChannelRecord, counted: Exposures, env: ChannelEnv) -> Msa
             needed += opener_cost(form, exposure.feerate, exposure.untrimmed + 1)
             kept = free if exposure.theirs >= needed else 0
             small = min(dust_room, free)
+        if not _has_room_for_fee(record, exposure, env.policy):
+            kept = 0
         most = min(most, kept if kept >= floor else small)
     return Msat(max(0, most)) if most >= int(params.theirs.htlc_minimum) else Msat(0)
 
@@ -327,17 +345,35 @@ class FeerateNotAllowed(PeerViolation):
 
 
 def acceptable_feerates(env: ChannelEnv) -> tuple[int, int]:
-    """Bounds on a commitment fee rate that a peer may choose."""
+    """Bounds on the fee rate of a new channel that a peer offers."""
     policy = env.policy
     most = max(int(env.feerates.commitment) * policy.max_feerate_factor, 10 * int(policy.min_feerate))
     return int(policy.min_feerate), min(int(policy.max_feerate), most)
+
+
+def highest_feerate(record: ChannelRecord, policy: Policy) -> int:
+    """Highest fee rate that either side may set (immunity C17).
+
+    It depends on nothing that changes: a peer that signed a rate sends it again on every connection, whatever has
+    become of the market meanwhile, and refusing it then would end the channel.
+    """
+    weight = format_of(record).commitment_weight
+    # The peer fills as many as we accept; we offer as many, or ask ``_has_room_for_fee``.
+    weight += format_of(record).htlc_output_weight * record.params.ours.max_accepted_htlcs * 2
+    share = _fee_share(record, policy) // weight
+    return min(int(policy.max_feerate), max(share, 10 * int(policy.min_feerate)))
+
+
+def _fee_share(record: ChannelRecord, policy: Policy) -> int:
+    """What a commitment may pay in fees, in millisatoshis."""
+    return int(record.funding.capacity.msat) * policy.max_fee_share_percent // 100
 
 
 def check_receive_fee(record: ChannelRecord, counted: Exposures, feerate: FeeratePerKw, env: ChannelEnv) -> None:
     """May the peer set ``feerate``? Raises FeerateNotAllowed."""
     if record.params.is_opener:
         raise FeerateNotAllowed("update_fee comes from the side that does not pay the fee")
-    least, most = acceptable_feerates(env)
+    least, most = int(env.policy.min_feerate), highest_feerate(record, env.policy)
     if not least <= int(feerate) <= most:
         raise FeerateNotAllowed(f"a commitment feerate of {feerate} is not within {least}..{most}")
     local = counted[LOCAL]
@@ -348,11 +384,13 @@ def check_receive_fee(record: ChannelRecord, counted: Exposures, feerate: Feerat
         raise FeerateNotAllowed("update_fee is more than the peer can afford")
 
 
-def can_pay_feerate(record: ChannelRecord, counted: Exposures, feerate: FeeratePerKw) -> bool:
-    """Whether we, as opener, can pay ``feerate`` in both commitments and keep our reserve."""
+def can_pay_feerate(record: ChannelRecord, counted: Exposures, feerate: FeeratePerKw, env: ChannelEnv) -> bool:
+    """Whether we, as opener, can pay ``feerate`` in both commitments, keep our reserve and stay within the share of
+    fees."""
     reserve = 1000 * int(record.params.theirs.channel_reserve)
     form = format_of(record)
     return all(
         exposure.ours >= reserve + opener_cost(form, int(feerate), exposure.untrimmed)
+        and _is_within_share(record, int(feerate), exposure.untrimmed, env.policy)
         for exposure in (counted[REMOTE], counted[LOCAL_ALL])
     )

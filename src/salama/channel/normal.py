@@ -468,11 +468,11 @@ def adjust_feerate(channel: Channel, event: FeeratesChanged, env: ChannelEnv) ->
     if not record.params.is_opener or record.our_shutdown is not None:
         return Transition(channel)
     now = int(link.queued_fee or record.funding.latest_remote.spec.feerate)
-    least, most = int(env.policy.min_feerate), int(env.policy.max_feerate)
+    least, most = int(env.policy.min_feerate), limits.highest_feerate(record, env.policy)
     wanted = FeeratePerKw(min(most, max(least, int(env.feerates.commitment))))
     if abs(int(wanted) - now) * 100 <= now * env.policy.feerate_hysteresis_percent:
         return Transition(channel)
-    if int(wanted) > now and not limits.can_pay_feerate(record, limits.exposures(record, link), wanted):
+    if int(wanted) > now and not limits.can_pay_feerate(record, limits.exposures(record, link), wanted, env):
         return Transition(channel)
     queued = None if wanted == record.funding.latest_remote.spec.feerate else wanted
     return Transition(Channel(record, replace(link, queued_fee=queued, exposures=None)))

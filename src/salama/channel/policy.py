@@ -79,6 +79,14 @@ class Policy:
     max_queued_adds: int = 1000
     """HTLCs taken while a signature is outstanding; more than fit into both sides' slots are of no use."""
 
+    # --- the wallet's reserve for fees ---
+    reserve_feerate: FeeratePerKw = FeeratePerKw(12_500)
+    """50 sat/vbyte: rates like that have lasted for weeks; above it for hours."""
+    reserve_htlcs: int = 10
+    """HTLCs of a channel that a reserve is kept for even while there are fewer."""
+    unreserved_capacity: Sat = Sat(5_000_000)
+    """Channels of so much all together need no reserve: who begins has no coins yet."""
+
     # --- fees ---
     cltv_expiry_delta: int = 80
     """3R + 2G + 2S is 34 at least; mempools have been full for longer than that."""
@@ -89,9 +97,14 @@ class Policy:
     max_feerate: FeeratePerKw = FeeratePerKw(50_000)
     """200 sat/vbyte: with anchors a commitment never needs more, its child pays."""
     max_feerate_factor: int = 10
-    """A peer's commitment feerate may exceed our own estimate this many times before we suspect a drain."""
+    """The feerate of a new channel may exceed our own estimate this many times before we suspect a drain."""
+    max_fee_share_percent: int = 50
+    """Of the capacity, for the fee of a commitment with every HTLC slot used; with none it is a twentieth at most. A
+    revoked commitment takes its fee away from the penalty."""
     feerate_hysteresis_percent: int = 30
     """A smaller change of the estimate is not worth an update_fee."""
+    max_closing_feerate: FeeratePerKw = FeeratePerKw(500_000)
+    """2,000 sat/vbyte, above anything that a market has asked: more is a mistake, whoever pays."""
     closing_max_fee_factor: int = 3
     """As opener we pay at most this multiple of our own idea of a closing fee."""
 

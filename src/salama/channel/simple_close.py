@@ -19,6 +19,7 @@ from salama.bitcoin.script import dust_limit, is_op_return
 from salama.channel.closing import (
     CLOSING_WITNESS_WEIGHT,
     InvalidClosing,
+    check_feerate,
     closing_digest,
     closing_row,
     entered,
@@ -73,6 +74,7 @@ def offer_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | Non
 def close_again(channel: Channel, event: CloseChannel, env: ChannelEnv) -> Transition[Channel]:
     """Offer a higher fee. The script stays: the peer may rely on it already."""
     record, link = channel.record, linked(channel)
+    check_feerate(event, env)
     if not is_simple(link) or record.spend is not None:
         raise CommandRefused("closing_already", "the channel is already closing")
     if link.offer is not None and not link.offer.is_answered:
@@ -203,6 +205,8 @@ def receive_closing_complete(channel: Channel, message: ClosingComplete, env: Ch
     if signature is None:
         raise InvalidClosing(f"closing_complete without {form.value}")
     closing = _verified(record, terms, form, signature, env, we_are_closer=False, their_script=script)
+    if terms.fee > env.policy.max_closing_feerate.fee(closing.tx.weight + CLOSING_WITNESS_WEIGHT):
+        raise InvalidClosing(f"a closing fee of {terms.fee} sat is absurd")
     if _is_one_too_many(record, closing):
         told = f"we have signed {MAX_CLOSES} closing transactions already"
         return Transition(channel, (Send(Warning(channel_id=record.channel_id, data=told.encode())),))
