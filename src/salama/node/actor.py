@@ -79,6 +79,9 @@ class Actor(ABC, Generic[S]):
     def installed(self, old: S, done: Transition[S]) -> None:
         """The new state is in place and on disk, the effects come next."""
 
+    async def secured(self, old: S, done: Transition[S]) -> None:
+        """Return once whatever else must outlive this machine is safe: no effect is done before."""
+
     def finished(self) -> None:
         """Every effect of the turn is done."""
 
@@ -155,6 +158,7 @@ class Actor(ABC, Generic[S]):
             await self.journal.commit(writes)
         self.state = done.state
         self.installed(old, done)
+        await self.secured(old, done)
         for effect in seen:
             self.perform(effect)
         self.finished()

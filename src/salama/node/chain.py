@@ -26,6 +26,8 @@ MAX_REBROADCAST = 10_000
 """Own transactions kept for another try at every block; far above what a node with 1,000 channels needs."""
 STALE_SECONDS = 600
 """How long the back-end may be out of reach, or behind, before its last word is too old for new risks."""
+TIP = "chain.tip"
+"""Where it is written what every actor has on disk: height, 4 bytes, and hash of the block."""
 FEERATE_TARGET = 6
 """Blocks within which what nobody is in a hurry for should confirm."""
 

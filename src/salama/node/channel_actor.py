@@ -20,7 +20,7 @@ from salama.channel.events import (
     PreimageLearned,
 )
 from salama.channel.signing import complete
-from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening
+from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
 from salama.channel.step import turn
 from salama.node.actor import Actor
 from salama.storage.writes import AnyWrite, PutChannel
@@ -102,6 +102,12 @@ class ChannelActor(Actor[AnyChannel]):
         self.registry.installed(self, old, done)
         self.changed.set()
         self.changed = asyncio.Event()
+
+    async def secured(self, old: AnyChannel, done: Transition[AnyChannel]) -> None:
+        """A channel that is new, or over, is in the backup before anybody hears of it (immunity J2)."""
+        was, now = old.record, done.state.record
+        if now is not None and (was is None or (now.phase is Phase.CLOSED and was.phase is not Phase.CLOSED)):
+            await self.registry.secure()
 
     def perform(self, effect: Effect) -> None:
         self.registry.perform(self, effect)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
 from salama.base.machine import CommandRefused, Effect, Event, Transition
@@ -53,6 +53,10 @@ from salama.wire.features import OPTION_SCID_ALIAS, Features
 log = logging.getLogger("salama.channels")
 
 
+async def _secure_enough() -> None:
+    """Without a backup: the database has it."""
+
+
 class Channels(Openings):
     """Every channel of the node that is not closed for good."""
 
@@ -76,6 +80,8 @@ class Channels(Openings):
         self.around: Surroundings
         self.height = BlockHeight(0)
         self.minds_deadlines = True
+        self.secure: Callable[[], Awaitable[None]] = _secure_enough
+        """Return once the backup holds the channels of this moment."""
         self.watch = Watch()
         self._views: dict[ChannelId, ChannelView] = {}
         self._stale_views: dict[ChannelId, None] = {}

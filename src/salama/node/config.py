@@ -49,6 +49,8 @@ class Config:
     reconnect_seconds: float = 1.0
     """First pause before a lost peer is called again; doubles up to five minutes."""
     log_level: str = "info"
+    backup_copies: tuple[Path, ...] = ()
+    """Files or directories to which every backup of the channels is copied."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each setting that is not at its default was said."""
 

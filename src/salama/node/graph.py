@@ -43,6 +43,7 @@ from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, DropGossip, PutGossip
 from salama.wire import ChannelAnnouncement, ChannelUpdate, NodeAnnouncement, decode_message
+from salama.wire.addresses import decode_addresses
 from salama.wire.features import Features
 
 log = logging.getLogger("salama.gossip")
@@ -252,6 +253,15 @@ class GossipActor(Actor[GossipState]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def node_addresses(graph: Graph, node_id: NodeId) -> tuple[str, ...]:
+    """Where a node says that it can be reached, by IP address or name."""
+    raw = graph.node_announcement(node_id)
+    message = None if raw is None else decode_message(raw)
+    if not isinstance(message, NodeAnnouncement):
+        return ()
+    return tuple(str(one) for one in decode_addresses(message.addresses))[:4]
 
 
 def node_alias(graph: Graph, node_id: NodeId) -> str:

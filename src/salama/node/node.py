@@ -17,10 +17,11 @@ from salama.gossip.events import PeerGone as GossipPeerGone
 from salama.gossip.events import PeerReady as GossipPeerReady
 from salama.invoices.bolt11 import HintHop
 from salama.node.addresses import parse_host_port
-from salama.node.chain import Broadcaster, ChainFollower, Tip
+from salama.node.backup import BIRTHDAY, Backups
+from salama.node.chain import TIP, Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
-from salama.node.graph import GossipActor
+from salama.node.graph import GossipActor, node_addresses
 from salama.node.mempool import MempoolWatch
 from salama.node.news import News
 from salama.node.onchain import Onchain
@@ -29,6 +30,7 @@ from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
 from salama.node.quiet_log import QuietLog
+from salama.node.recover import prepare
 from salama.node.rescan import block_before
 from salama.node.spending import Spending
 from salama.node.wallet import WalletActor
@@ -37,6 +39,7 @@ from salama.routing.scoring import Scorer
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
+from salama.storage.backup import BackupKey
 from salama.storage.writes import ForgetOnions, PutKeyValue
 from salama.transport.noise import StaticKey
 from salama.transport.session import printable
@@ -108,7 +111,6 @@ GOSSIP = (
     ReplyShortChannelIdsEnd,
     GossipTimestampFilter,
 )
-TIP = "chain.tip"
 GENESIS = "chain.genesis"
 TICK_SECONDS = 1.0
 DEADLINE_GRACE_SECONDS = 20.0
@@ -127,6 +129,11 @@ class Node:
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
+        self._has_birthday = True
+        self.recovers = False
+        """Begin in an empty directory from ``restore``, or from what peers kept for us."""
+        self.restore: bytes | None = None
+        """A sealed backup."""
         self._chain_trouble = ""
 
     async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
@@ -177,10 +184,13 @@ class Node:
         self.signer, keys = LocalSigner(seed), WalletKeys(seed, config.network)
         self.backend = outside.backend(config)
         await self._check_backend()
+        if self.recovers:
+            await self._recover(seed, keys)
         tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
         if tip is None and (birthday := outside.rescan_from(config)) is not None:
             tip = await block_before(self.backend, birthday)
             log.info("restored from words: looking through the chain from block %d", tip.height)
+        self._has_birthday = journal.read_now(lambda db: queries.key_value(db, BIRTHDAY)) is not None
         wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
         self.wallet = WalletActor(wallet, journal, keys, lambda: self.chain.height, outside)
         self.broadcaster = Broadcaster(self.backend)
@@ -268,6 +278,18 @@ class Node:
         self.peers = Peers(static_key, init, self, config.reconnect_seconds, outside)
         self.channels.peers, self.channels.around = self.peers, self
         self.channels.chain_trouble = lambda: self.chain.trouble
+        self.backups = Backups(
+            config,
+            BackupKey.of_seed(seed),
+            self.signer.node_id,
+            journal,
+            lambda: self.wallet.state,
+            lambda: [actor.record for actor in self.channels.by_id.values() if actor.record is not None],
+            lambda node_id: node_addresses(self.gossip.graph, node_id),
+            outside,
+        )
+        self.channels.secure = self.backups.renew
+        self.backups.check()
 
         if tip is not None:
             self.channels.height = tip.height
@@ -280,6 +302,8 @@ class Node:
         for record in records:
             self.gossip.channel_known(record, scids_of(record))
         self.channels.minds_deadlines = not records
+        # A crash may have come between a channel's record and its backup: nothing of it was said yet.
+        await self.backups.renew()
         await self.channels.resume()
         self.onchain.load(records)
         for handoff in handoffs:
@@ -318,6 +342,22 @@ class Node:
             await self.journal.commit([PutKeyValue(GENESIS, bytes(info.genesis_hash))])
         elif known != bytes(info.genesis_hash):
             raise CommandRefused("wrong_chain", "This data directory belongs to another chain.", "Use another --dir.")
+
+    async def _recover(self, seed: bytes, keys: WalletKeys) -> None:
+        """Raises CommandRefused, or BackupUnusable."""
+        backup = None if self.restore is None else BackupKey.of_seed(seed).open(self.restore)
+        outside, network = self.outside, self.config.network
+        restored = await prepare(
+            self.journal,
+            self.signer,
+            keys,
+            network,
+            backup,
+            self.backend.block_hash,
+            outside.below,
+            int(outside.now()),
+        )
+        log.warning("recovering %d channels over %s sat", restored.channels, restored.capacity)
 
     async def _caught_up(self) -> None:
         """Serve nobody before we stand where the chain stands."""
@@ -397,6 +437,10 @@ class Node:
             self.channels.feerate_changed(self.chain.feerate)
         await self._all_settled()
         writes = [PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash)]
+        if not self._has_birthday:
+            self._has_birthday = True
+            writes.append(PutKeyValue(BIRTHDAY, int(event.height).to_bytes(4, "big")))
+        await self.backups.renew()
         await self.journal.commit([*writes, ForgetOnions(event.height)])
 
     async def _reorg(self, event: BlockDisconnected) -> None:

@@ -1,0 +1,223 @@
+"""From words and a backup, or from words and peers that kept one, back to our coins (B5.12, immunity J1 to J3).
+
+``prepare`` writes what the backup knows into an empty database: each channel durably stale, the wallet's chains of keys
+as far as they were issued, and the block from which the chain is looked through again. After that an ordinary node
+does the rest: it calls the peers, asks each to publish its commitment, and sweeps what is ours. ``progress`` says how
+far that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
+from salama.base.machine import CommandRefused
+from salama.base.units import BlockHeight, Sat
+from salama.bitcoin.networks import Network
+from salama.channel.backup import ChannelBackup, restored_channel
+from salama.channel.state import ChannelRecord, Phase
+from salama.node.backup import BIRTHDAY, GENERATION
+from salama.node.chain import TIP
+from salama.node.openings import NEXT_KEY_INDEX
+from salama.onchain.claims import Claim
+from salama.onchain.machine import OnchainEnv, close_of
+from salama.onchain.outputs import Role
+from salama.onchain.resolve import Facts, Standing, Status, resolve
+from salama.onchain.state import OnchainState
+from salama.signer.local import LocalSigner
+from salama.signer.wallet import WalletKeys
+from salama.storage import queries
+from salama.storage.backup import StaticBackup
+from salama.storage.journal import Journal
+from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue, PutPeer, PutWallet
+from salama.wallet.coins import GAP_LIMIT, Branch, WalletState, assemble, new_wallet
+
+RECOVERING: Final = "recovering"
+"""Set while channels may be learned from peers; its value is the first block that was to be looked at."""
+ALIAS_HEIGHT: Final = 15_000_000
+"""Aliases of restored channels stand below all others: nobody is ever told one."""
+FIRST_NEW_KEY: Final = 1 << 30
+"""New channels after a recovery take keys from a random place here and beyond: a key that had been used before, in a
+channel of which no backup knows, would have its revocations known to somebody."""
+
+
+class NotEmpty(CommandRefused):
+    """Recovering beside a living database would lose what only that database knows."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "not_empty",
+            "There are channels in this directory already.",
+            "Recover into an empty directory, and keep this one as it is.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What ``prepare`` did."""
+
+    channels: int
+    capacity: Sat
+    scan_from: BlockHeight
+    """First block to be looked at."""
+
+
+def check_empty(journal: Journal) -> None:
+    """Raises NotEmpty if the database knows channels that were not restored."""
+    if any(not record.restored for record in journal.read_now(queries.open_channels)):
+        raise NotEmpty
+
+
+async def prepare(
+    journal: Journal,
+    signer: LocalSigner,
+    keys: WalletKeys,
+    network: Network,
+    backup: StaticBackup | None,
+    hash_at: Callable[[int], Awaitable[BlockHash | None]],
+    below: Callable[[int], int],
+    now: int,
+) -> Restored:
+    """Write into ``journal`` what ``backup`` knows and it does not; in one transaction, and again without harm.
+
+    Without a backup only marks the directory, so that peers may bring one. ``hash_at`` awaits the hash of the block at
+    a height, or None; ``below`` is a die. Raises NotEmpty, or CommandRefused if the backup is another node's.
+    """
+    check_empty(journal)
+    writes: list[AnyWrite] = []
+    if journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX)) is None:
+        first_key = FIRST_NEW_KEY + below(FIRST_NEW_KEY - (1 << 24))
+        writes.append(PutKeyValue(NEXT_KEY_INDEX, first_key.to_bytes(8, "big")))
+    if backup is None:
+        await journal.commit([*writes, PutKeyValue(RECOVERING, b"")])
+        return Restored(0, Sat(0), BlockHeight(0))
+    if (backup.node_id, bytes(backup.chain_hash)) != (signer.node_id, network.chain_hash):
+        raise CommandRefused(
+            "foreign_backup", "This backup is of another node or another network.", "Use the one of these words."
+        )
+    new = [
+        one
+        for one in backup.channels
+        if not journal.read_now(lambda db, one=one: queries.has_channel(db, one.channel_id))  # type: ignore[misc]
+    ]
+    for number, one in enumerate(new):
+        writes.append(PutChannel(None, _record(one, signer, network, below, number)))
+        if one.addresses:
+            writes.append(PutPeer(one.peer, one.addresses, now))
+    wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
+    start = min([int(backup.birthday), *(int(one.opened_at) for one in new)])
+    scan_from = max(1, start)
+    found = await hash_at(scan_from - 1)
+    if found is None:
+        raise CommandRefused(
+            "chain_too_short",
+            f"The chain back-end does not know block {scan_from - 1}.",
+            "Wait until it has caught up, then recover again.",
+        )
+    known = _number(journal, GENERATION)
+    writes += [
+        PutWallet(_reaching(wallet, backup)),
+        PutKeyValue(TIP, (scan_from - 1).to_bytes(4, "big") + bytes(found)),
+        PutKeyValue(BIRTHDAY, int(backup.birthday).to_bytes(4, "big")),
+        PutKeyValue(GENERATION, max(known, backup.generation).to_bytes(8, "big")),
+        PutKeyValue(RECOVERING, scan_from.to_bytes(4, "big")),
+    ]
+    await journal.commit(writes)
+    return Restored(len(new), Sat.total(one.capacity for one in new), BlockHeight(scan_from))
+
+
+def _record(
+    one: ChannelBackup, signer: LocalSigner, network: Network, below: Callable[[int], int], number: int
+) -> ChannelRecord:
+    alias = ShortChannelId.of(ALIAS_HEIGHT + below(1 << 16), below(1 << 24), number & 0xFFFF)
+    keys = signer.channel_keys(one.key_index)
+    return restored_channel(one, keys, signer.node_id, BlockHash(network.chain_hash), alias)
+
+
+def _reaching(wallet: WalletState, backup: StaticBackup) -> WalletState:
+    """``wallet`` watching every address that was ever issued before the backup, and the gap beyond."""
+    branches = dict(wallet.branches)
+    for name, issued in backup.branches.items():
+        if name in branches and issued > branches[name].next_index:
+            branches[name] = Branch(issued, issued + GAP_LIMIT)
+    return assemble(wallet.accounts, branches, wallet.recent, wallet.settled, wallet.leases)
+
+
+def _number(journal: Journal, name: str) -> int:
+    return int.from_bytes(journal.read_now(lambda db: queries.key_value(db, name)) or b"", "big")
+
+
+# --- how far it is ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the money of one restored channel stands."""
+
+    channel_id: ChannelId
+    peer: NodeId
+    capacity: Sat
+    outpoint: OutPoint
+    stage: str
+    """``unseen``, ``asking``, ``waiting``, ``claimed``, ``swept`` or ``done``."""
+    words: str
+    """What is missing, and for how long."""
+    ours: Sat
+    """Our share as far as the chain shows it."""
+
+
+def progress(
+    record: ChannelRecord, onchain: OnchainState | None, env: OnchainEnv, *, is_connected: bool, has_address: bool
+) -> Progress:
+    """Of a channel that was made from a backup."""
+    stage, words, ours = _stage(record, onchain, env, is_connected, has_address)
+    funding = record.funding
+    return Progress(
+        record.channel_id, record.params.their_node_id, funding.capacity, funding.outpoint, stage, words, ours
+    )
+
+
+def _stage(
+    record: ChannelRecord, onchain: OnchainState | None, env: OnchainEnv, is_connected: bool, has_address: bool
+) -> tuple[str, str, Sat]:
+    if record.phase is Phase.CLOSED:
+        return "done", "Settled for good.", Sat(0)
+    close, closed_at = close_of(onchain, env.htlcs_at) if onchain is not None else (None, 0)
+    if close is None or onchain is None:
+        return (*_before_the_close(record, env, is_connected, has_address), Sat(0))
+    facts = Facts(env.height, close, closed_at, onchain.record.confirmed)
+    statuses = [s for s in resolve(record, facts).statuses if s.output.role is Role.TO_REMOTE]
+    ours = Sat.total(s.output.amount for s in statuses)
+    left = max(0, env.irrevocable_depth - facts.depth(closed_at))
+    if not statuses:
+        paid = "to our address or had nothing for us" if close.number is None else "had nothing for us"
+        return "swept", f"Closed in block {closed_at}: it paid {paid}. Settled for good in {left} blocks.", ours
+    return (*_after_the_close(statuses, closed_at, env.height, left), ours)
+
+
+def _before_the_close(record: ChannelRecord, env: OnchainEnv, is_connected: bool, has_address: bool) -> tuple[str, str]:
+    if record.funding.confirmation is None:
+        waits = max(0, int(record.opened_at) + 2016 - int(env.height))
+        unseen = f"Its funding is in no block up to {int(env.height)}; given up in {waits} blocks."
+        if not is_connected:
+            return "unseen", f"{unseen} Its peer is not connected."
+        return "unseen", unseen
+    if is_connected:
+        return "asking", "The peer is asked to publish its commitment; its transaction is not in a block yet."
+    if has_address:
+        return "asking", "The peer does not answer at its address: it is called again and again."
+    return "asking", "Nobody knows where the peer is: `salama connect NODE_ID@host:port`."
+
+
+def _after_the_close(statuses: Iterable[Status], closed_at: int, height: BlockHeight, left: int) -> tuple[str, str]:
+    said = f"The peer closed in block {closed_at}"
+    for status in statuses:
+        if status.standing is Standing.SPENT:
+            continue
+        claim: Claim | None = status.claim
+        if status.standing is Standing.CLAIMABLE or claim is None:
+            return "claimed", f"{said}; our share is being claimed, a block must take the claim."
+        return "waiting", f"{said}; our share is free in {int(claim.ready_at) - int(height)} blocks."
+    return "swept", f"{said}, our share is in the wallet. Settled for good in {left} blocks."
