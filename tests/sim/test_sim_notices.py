@@ -2,20 +2,25 @@
 
 from dataclasses import replace
 
-from salama.channel.events import HtlcCommitted
-from salama.node import channels, payments
+from salama.channel.events import HtlcCommitted, PreimageLearned
+from salama.node import channel_actor, channels, payments
 from salama.node.actor import Actor
+from salama.node.node import Node
 from salama.payments.records import PutInvoice
 from salama.sim.director import Size
 from salama.sim.run import run_seed
+from salama.storage import queries
 
 ROUGH = Size(nodes=(4, 5), payments=40, seconds=15.0, faults=1.5)
 MOST_SEEDS = 6
 
 
-def _first_problem() -> str:
+AT_OUTCOMES = replace(ROUGH, faults=3.0, only=frozenset({"outcome"}))
+
+
+def _first_problem(size: Size = ROUGH) -> str:
     for seed in range(1, MOST_SEEDS + 1):
-        if problems := run_seed(seed, ROUGH, is_hasty=True).problems:
+        if problems := run_seed(seed, size, is_hasty=True).problems:
             return problems[0]
     return ""
 
@@ -63,6 +68,32 @@ def test_a_payee_that_claims_without_writing_it_down(monkeypatch):
 
     monkeypatch.setattr(payments.PaymentsActor, "writes", forgetful)
     assert "payee paid=False" in _first_problem()
+
+
+def test_a_node_that_forgets_at_a_start_what_became_of_its_htlcs(monkeypatch):
+    monkeypatch.setattr(queries, "handoffs", lambda connection: [])
+    assert _first_problem(AT_OUTCOMES)
+
+
+def test_a_node_that_keeps_a_preimage_in_memory_only(monkeypatch):
+    writes = channel_actor.ChannelActor.writes
+
+    def forgetful(self, old, done):
+        return [write for write in writes(self, old, done) if not isinstance(write, PreimageLearned)]
+
+    monkeypatch.setattr(channel_actor.ChannelActor, "writes", forgetful)
+    assert _first_problem(AT_OUTCOMES)
+
+
+def test_a_node_that_drops_a_preimage_on_its_way_to_the_payments(monkeypatch):
+    handed_over = Node.handed_over
+
+    def deaf(self, handoff):
+        if not isinstance(handoff, PreimageLearned):
+            handed_over(self, handoff)
+
+    monkeypatch.setattr(Node, "handed_over", deaf)
+    assert _first_problem()
 
 
 def test_a_node_whose_state_is_broken_is_told_of(monkeypatch):

@@ -3,20 +3,27 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from random import Random
+from types import SimpleNamespace
 
 import pytest
 
+from salama.base.ids import NodeId
 from salama.bitcoin.tx import Tx
+from salama.net.tcp import PeerAddress
 from salama.node.node import Node
 from salama.sim import crashes
 from salama.sim.crashes import Fuse, PowerCut
 from salama.sim.director import Size, Story
+from salama.sim.disk import LOG_HEADER, PAGE, torn
 from salama.sim.loop import NodeLoop
 from salama.sim.run import main, run_seed, shrink
+from salama.sim.words import FAIL, FULFIL, Words
 from salama.sim.world import World
 from salama.storage import queries
 from salama.storage.errors import JournalFailed
 from salama.storage.writes import PutKeyValue
+from salama.transport.noise import StaticKey
 
 CALM = Size(nodes=(2, 2), payments=3, seconds=2.0, faults=0.0)
 
@@ -99,7 +106,9 @@ def test_a_fuse_cuts_before_the_line_it_counted_to(monkeypatch):
     assert cut[0].endswith("work+3")
 
 
-def test_a_power_cut_tears_nothing_and_loses_what_was_not_committed(world):
+@pytest.mark.parametrize("seed", range(4))
+def test_a_power_cut_in_a_write_leaves_all_of_it_or_nothing(tmp_path, seed):
+    world = World(seed, tmp_path)
     machine = world.add_machine()
     found = []
 
@@ -119,8 +128,97 @@ def test_a_power_cut_tears_nothing_and_loses_what_was_not_committed(world):
 
     world.run(story())
     assert world.problems == []
-    assert found == ["MachineDown", b"1", None, None]
+    was_lucky = world.counts["write that nobody heard of"] == 1
+    assert found[:2] == ["MachineDown", b"1"]
+    assert found[2:] == ([b"1", b"1"] if was_lucky else [None, None])
     assert machine.lives == 2
+
+
+def test_what_a_power_cut_leaves_of_a_log():
+    dice = Random(3)
+    before = bytes(LOG_HEADER) + b"a" * PAGE * 3
+    after = b"h" * LOG_HEADER + b"b" * PAGE * 3 + b"c" * PAGE
+    kinds: Counter[str] = Counter()
+    for _ in range(200):
+        found, kind = torn(before, after, dice)
+        kinds[kind] += 1
+        assert found.startswith(b"h" * LOG_HEADER), "the head of the log is synced before its pages"
+        assert (found == after) == (kind == "write that nobody heard of")
+    assert kinds.keys() == {"write lost", "torn write", "write that nobody heard of"}
+
+
+async def _connected(world):
+    """Both ends of a connection between two machines without nodes."""
+    one, other = world.add_machine(), world.add_machine()
+    taken = []
+    one.loop = other.loop = asyncio.get_running_loop()
+    other.listener = SimpleNamespace(our_key=StaticKey.of(bytes(31) + b"\x02"), take=taken.append)
+    called = NodeId(other.listener.our_key.point)
+    our_key = StaticKey.of(bytes(31) + b"\x03")
+    near = await world.network.connect(one, PeerAddress(other.name, 9735), called, our_key)
+    return near, taken[0]
+
+
+async def _all_received(connection):
+    messages = []
+    while batch := await connection.receive():
+        messages += batch
+    return messages
+
+
+def test_a_connection_cut_in_a_frame_brings_what_was_before_it(world):
+    messages = [bytes([0, 18]) + bytes([n]) * 50 for n in range(20)]
+    frame = 50 + 2 + 34
+    told = []
+
+    async def story():
+        near, far = await _connected(world)
+        near.cut_at_byte = 5 * frame + 40
+        near.send(messages)
+        told.append(await _all_received(far))
+        assert near.over and far.over
+        assert await near.receive() == []
+
+    world.run(story())
+    assert told == [messages[:5]]
+    assert world.counts["cut at a byte"] == 1
+
+
+def test_a_wrong_bit_ends_the_connection(world):
+    messages = [bytes([0, 18]) + bytes([n]) * 50 for n in range(20)]
+    told = []
+
+    async def story():
+        near, far = await _connected(world)
+        near.alter_after = 3
+        near.send(messages)
+        told.append(await _all_received(far))
+
+    world.run(story())
+    assert told == [messages[:3]]
+    assert world.counts["bit altered"] == 1
+
+
+def test_a_clock_that_drifts_goes_on_from_where_it_was(world):
+    machine = world.add_machine()
+    start = machine.skew
+    machine.drift(0.5)
+    world.time = 10.0
+    assert machine.skew_now == start + 5
+    machine.drift(0.0)
+    world.time = 20.0
+    assert machine.skew_now == start + 5
+
+
+def test_who_fulfils_and_fails_the_same_htlc_is_told_of(world):
+    words, (one, other) = Words(world), (world.add_machine(), world.add_machine())
+    connection = SimpleNamespace(owner=one, peer=other)
+    about = bytes(32) + (7).to_bytes(8, "big")
+    words.said(connection, FULFIL + about + bytes(32))
+    words.said(connection, FULFIL + about + bytes(32))
+    assert world.problems == []
+    words.said(connection, FAIL + about + bytes(2))
+    assert "both fulfils and fails HTLC 7" in world.problems[0]
 
 
 @pytest.mark.parametrize("fault", ["write", "commit"])

@@ -4,24 +4,23 @@ well again."""
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from salama.api.channels_schema import CloseParams, OpenParams
 from salama.api.methods import Methods
-from salama.api.payments_schema import InvoiceParams, Paid, PayParams
 from salama.api.peers_schema import ConnectParams
 from salama.api.wallet_schema import NewAddrParams
-from salama.base.ids import PaymentHash
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Sat
 from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import TxOut
 from salama.channel.state import Channel, LinkState, Phase
-from salama.node.node import Node
 from salama.sim import faults, hostile, invariants
 from salama.sim.machine import Machine, MachineDown
+from salama.sim.traffic import Traffic
+from salama.sim.words import Words
 from salama.sim.world import World
 from salama.storage.errors import StorageFault
 
@@ -38,6 +37,8 @@ class Size:
     """Faults a second; 0 for a world in which nothing breaks."""
     only: frozenset[str] = frozenset()
     """Kinds of faults allowed; empty for all."""
+    openings: int = 2
+    """Channels that are opened while payments are under way."""
     forced: int = 0
     """Channels that somebody closes by force while payments are under way."""
     lies: float = 0.0
@@ -45,17 +46,21 @@ class Size:
 
 
 SMALL = Size()
-LARGE = Size(nodes=(5, 20), payments=100, seconds=40.0, faults=1.5)
+LARGE = Size(nodes=(5, 20), payments=100, seconds=40.0, faults=1.7)
 
 
-@dataclass(slots=True)
-class Tried:
-    """A payment that was asked for."""
+def large(seed: int) -> Size:
+    """All faults on: in every fifth world somebody goes to the chain by force, in every eighth somebody lies."""
+    size = replace(LARGE, forced=2) if seed % 5 == 0 else LARGE
+    return replace(size, lies=0.1) if seed % 8 == 0 else size
 
-    payer: Machine
-    payee: Machine
-    amount: int
-    payment_hash: PaymentHash
+
+class Edge(NamedTuple):
+    """Two machines that have a channel, or want one."""
+
+    one: Machine
+    other: Machine
+    private: bool = False
 
 
 class Story:
@@ -63,8 +68,7 @@ class Story:
 
     def __init__(self, world: World, size: Size) -> None:
         self.world, self.size = world, size
-        self.edges: list[tuple[Machine, Machine]] = []
-        self.tried: list[Tried] = []
+        self.edges: list[Edge] = []
         self.dice = world.dice("story")
         self.mining_pause = 1.5
 
@@ -72,8 +76,9 @@ class Story:
 
     async def play(self) -> None:
         world = self.world
-        books = invariants.Books(world)
-        world.check = books.check
+        books, words = invariants.Books(world), Words(world)
+        world.check = books.look
+        world.network.said = words.said
         world.chain.on_offer = lambda who, tx: invariants.check_offer(world, who, tx)
         for _ in range(self.dice.randint(*self.size.nodes)):
             world.add_machine()
@@ -91,8 +96,10 @@ class Story:
             liar.is_hostile = True
             liar.on_say = hostile.Liar(world, liar.name, self.size.lies).says
         forcing = asyncio.ensure_future(self._force_some())
-        await self._traffic()
-        await forcing
+        opening = asyncio.ensure_future(self._open_some())
+        traffic = Traffic(world, self.size.payments, self.size.seconds)
+        await traffic.flows()
+        await asyncio.gather(forcing, opening)
         for task in (mining, breaking):
             if task.done():
                 await task  # it never ends by itself: this raises what ended it
@@ -105,17 +112,23 @@ class Story:
         await self._close_some()
         await self._quiet("after the closes")
         mining.cancel()
-        books.check()
-        invariants.judge(world, self.tried)
+        books.look_at_all()
+        words.judge()
+        invariants.judge(world, traffic.tried)
 
     def _draw_edges(self) -> None:
-        """A tree, so that everybody can reach everybody, and as many edges again."""
+        """A tree, so that everybody can reach everybody, half as many edges again, and a second channel for somebody.
+
+        Who hangs on one channel only may have it unannounced; so may extra ones be.
+        """
         machines = self.world.machines
-        for at in range(1, len(machines)):
-            self.edges.append((machines[at], machines[self.dice.randrange(at)]))
+        tree = [(machines[at], machines[self.dice.randrange(at)]) for at in range(1, len(machines))]
+        inner = {other.name for _, other in tree}
+        self.edges = [Edge(one, other, one.name not in inner and self.dice.random() < 0.3) for one, other in tree]
         for _ in range(len(machines) // 2 + 1):
             one, other = self.dice.sample(machines, 2)
-            self.edges.append((one, other))
+            self.edges.append(Edge(one, other, self.dice.random() < 0.2))
+        self.edges.append(self.dice.choice(self.edges))
 
     async def _all_up(self) -> None:
         while not all(machine.is_up for machine in self.world.machines):
@@ -141,22 +154,35 @@ class Story:
 
     async def _settle_in(self) -> None:
         """Open the channels, and wait until most of them work."""
-        await asyncio.gather(*(self._open(one, other) for one, other in self.edges))
+        await asyncio.gather(*(self._open(edge) for edge in self.edges))
+        public = sum(not edge.private for edge in self.edges)
         for _ in range(60):
             up = [m.node for m in self.world.machines if m.node is not None and m.is_up]
             ready = sum(view.ready for node in up for view in node.channels.views().values())
             known = min((len(node.gossip.graph) for node in up), default=0)
-            if ready >= 1.4 * len(self.edges) and known >= 0.7 * len(self.edges):
+            if ready >= 1.4 * len(self.edges) and known >= 0.7 * public:
                 break
             await asyncio.sleep(1.0)
         self.world.note(f"settled in: {ready} ready ends, graphs of {known} or more")
         self.mining_pause = 6.0
 
-    async def _open(self, one: Machine, other: Machine) -> None:
+    async def _open_some(self) -> None:
+        """Under load."""
+        for _ in range(self.size.openings):
+            await asyncio.sleep(self.dice.uniform(0.2, 1.0) * self.size.seconds / self.size.openings)
+            one, other = self.dice.sample(self.world.machines, 2)
+            edge = Edge(one, other, self.dice.random() < 0.3)
+            self.edges.append(edge)
+            if await self._open(edge):
+                self.world.count("channels opened under load")
+
+    async def _open(self, edge: Edge) -> bool:
+        """Whether it worked in the end."""
+        one, other, private = edge
         amount = self.dice.randint(200_000, 2_000_000)
         push = invariants.push_of(amount)
         where = f"{other.node_id}@{other.name}:9735"
-        params = OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat")
+        params = OpenParams(peer=where, amount=f"{amount}sat", push=f"{push}sat", private=private)
         for _ in range(8):
             try:
                 await self._connect(one, other)
@@ -166,8 +192,9 @@ class Story:
                 await asyncio.sleep(self.dice.uniform(0.5, 3.0))
                 continue
             self.world.note(f"{one.name}: opens {opened.channel_id[:12]} with {other.name}")
-            self.world.count("channels")
-            return
+            self.world.count("private channels" if private else "channels")
+            return True
+        return False
 
     async def _within(self, seconds: float, answer: asyncio.Future[Any]) -> Any:
         async with asyncio.timeout(seconds):
@@ -215,56 +242,6 @@ class Story:
         except (CommandRefused, MachineDown, StorageFault) as error:
             self.world.note(f"{machine.name}: force close of {name[:12]}: {error}")
 
-    # --- payments -----------------------------------------------------------------------------------------------------
-
-    async def _traffic(self) -> None:
-        pause = self.size.seconds / self.size.payments
-        paying: list[asyncio.Future[None]] = []
-        for _ in range(self.size.payments):
-            payer, payee = self.dice.sample(self.world.machines, 2)
-            amount = int(10 ** self.dice.uniform(3.5, 8.3))
-            paying.append(asyncio.ensure_future(self._pay(payer, payee, amount)))
-            await asyncio.sleep(self.dice.expovariate(1 / pause))
-        await asyncio.wait(paying, timeout=15)
-
-    async def _pay(self, payer: Machine, payee: Machine, amount: int) -> None:
-        world = self.world
-        expiry = 5 if self.dice.random() < 0.03 else 3600
-        try:
-            made = await self._within(
-                20,
-                payee.ask(
-                    lambda node: Methods(node).invoice(
-                        InvoiceParams(amount=f"{amount}msat", description="sim", expiry=expiry)
-                    )
-                ),
-            )
-        except (MachineDown, TimeoutError, StorageFault):
-            world.count("invoices not made")
-            return
-        tried = Tried(payer, payee, amount, PaymentHash(bytes.fromhex(made.payment_hash)))
-        self.tried.append(tried)
-        world.note(f"{payer.name}: pays {payee.name} {amount} {made.payment_hash[:12]}")
-        if expiry == 5:
-            await asyncio.sleep(self.dice.uniform(0, 60))
-
-        async def pay(node: Node) -> Paid:
-            return await Methods(node).pay(PayParams(request=made.invoice, timeout=40))
-
-        for _ in range(4):
-            try:
-                paid = await payer.ask(pay)
-            except MachineDown:
-                # Like any user: look whether it is paid, and if nothing is under way try again.
-                await asyncio.sleep(self.dice.uniform(1, 10))
-                continue
-            except (CommandRefused, StorageFault) as refused:
-                world.note(f"{payer.name}: {made.payment_hash[:12]} {refused}")
-                return
-            world.note(f"{payer.name}: {made.payment_hash[:12]} {paid.status} {paid.failure_code} {paid.fee_msat}")
-            world.count(f"answered {paid.status}")
-            return
-
     # --- the end ------------------------------------------------------------------------------------------------------
 
     async def _quiet(self, when: str) -> None:
@@ -283,7 +260,7 @@ class Story:
             self.world.problem(f"{when}: never came to rest: {one}")
 
     async def _reconnect(self) -> None:
-        for one, other in self.edges:
+        for one, other, _ in self.edges:
             try:
                 await self._connect(one, other)
             except (MachineDown, CommandRefused) as error:

@@ -1,6 +1,7 @@
 """The disk of a simulated machine: the real journal and database, whose commits take virtual time and can fail.
 
-The files lie in memory where the system has such a place. A power cut loses the transaction that is on its way, whole.
+The files lie in memory where the system has such a place. Of the transaction that is on its way when the power goes,
+luck decides what reaches the log: nothing, all of it without anybody's hearing so, or a torn part of its pages.
 """
 
 from __future__ import annotations
@@ -8,14 +9,21 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from salama.storage.database import open_writer
 from salama.storage.directory import DirectoryLock
 from salama.storage.journal import Journal
+from salama.testing.volatile_disk import VolatileFile
 
 if TYPE_CHECKING:
     from salama.sim.machine import Machine
+
+
+LOG_HEADER, PAGE = 32, 24 + 4096
+"""Bytes of the head of SQLite's log, which is synced before any page, and of a page in it."""
 
 
 class _Jobs:
@@ -30,7 +38,10 @@ class _Jobs:
             machine = self._journal.machine
             assert machine.loop is not None
             self.waiting = job
-            machine.loop.call_later(machine.disk_latency(), self.do)
+            self._journal.is_writing = True
+            takes = machine.disk_latency()
+            machine.writes(takes)
+            machine.loop.call_later(takes, self.do)
 
     def do(self) -> None:
         job, self.waiting = self.waiting, None
@@ -43,6 +54,8 @@ class SimJournal(Journal):
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.is_writing = False
+        """A whole transaction is on its way to the disk."""
         lock = DirectoryLock(machine.directory)
         try:
             connection = open_writer(machine.directory)
@@ -58,6 +71,13 @@ class SimJournal(Journal):
     def _join(self) -> None:
         pass
 
+    def _take_group(self) -> list[Any]:
+        """Any beginning of what waits may be a transaction, so that a crash may fall between any two writers."""
+        group = super()._take_group()
+        taken = self.machine.writes_together(len(group))
+        self._waiting.extendleft(reversed(group[taken:]))
+        return group[:taken]
+
     def _apply(self, group: list[Any]) -> list[Any]:
         if self.machine.disk_fault == "write":
             self.machine.fault_happened("disk write failed")
@@ -69,6 +89,7 @@ class SimJournal(Journal):
             self.machine.fault_happened("disk commit failed")
             self._connection.execute("ROLLBACK")  # so that the COMMIT that follows is refused
         super()._commit_in_thread(loop, written, started)
+        self.is_writing = False
 
     def close(self) -> None:
         self._jobs.do()  # a transaction on its way gets there first
@@ -79,9 +100,39 @@ class SimJournal(Journal):
         self._writing = threading.Lock()  # whoever held it is gone too
         self._closed = True
         self._jobs.waiting = None
+        left: dict[Path, bytes] = {}
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            if self.is_writing:
+                left = self._leave_in_the_middle()
+            else:
+                self._connection.execute("ROLLBACK")
         self._readers.close()
         self._cursor.close()
         self._connection.close()
+        for path, content in left.items():
+            path.write_bytes(content)
         self._directory_lock.release()
+
+    def _leave_in_the_middle(self) -> dict[Path, bytes]:
+        """The files as the next start finds them: the transaction that was on its way is there, or not, or torn."""
+        log = self.path.with_name(self.path.name + "-wal")
+        before = log.read_bytes() if log.exists() else b""
+        self._connection.execute("COMMIT")
+        after = log.read_bytes()
+        found, luck = torn(before, after, self.machine.dice)
+        self.machine.fault_happened(luck)
+        return {self.path: self.path.read_bytes(), log: found}
+
+
+def torn(before: bytes, after: bytes, dice: Random) -> tuple[bytes, str]:
+    """What a power cut leaves of a log that a transaction changed from ``before`` to ``after``, and how to call it."""
+    file = VolatileFile(bytearray(after[:LOG_HEADER] + before[LOG_HEADER:]))
+    safe = bytes(file.durable)
+    for at in range(LOG_HEADER, len(after), PAGE):
+        page = after[at : at + PAGE]
+        if page != before[at : at + PAGE]:
+            file.write(at, page)
+    found = file.after_power_cut(dice)
+    if found == after:
+        return found, "write that nobody heard of"
+    return found, "write lost" if found == safe else "torn write"

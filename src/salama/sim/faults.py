@@ -15,8 +15,13 @@ KINDS = (
     "plug",
     "cut",
     "cut at a message",
+    "cut at a byte",
+    "altered bit",
     "silence",
+    "slow peer",
     "part",
+    "torn write",
+    "outcome",
     "disk write",
     "disk commit",
     "slow disk",
@@ -24,7 +29,35 @@ KINDS = (
     "reorganisation",
     "feerate",
     "clock",
+    "clock drift",
+    "clock far off",
 )
+HAPPENINGS = (
+    "power cut at a line",
+    "power cut when idle",
+    "power cut in a write",
+    "power cut after an outcome",
+    "torn write",
+    "write lost",
+    "write that nobody heard of",
+    "cut",
+    "cut at a message",
+    "cut at a byte",
+    "bit altered",
+    "silence",
+    "slow peer",
+    "parted",
+    "disk write failed",
+    "disk commit failed",
+    "slow disk",
+    "chain back-end away",
+    "reorganisation",
+    "feerate change",
+    "clock jumped",
+    "clock drifted",
+    "clock far off",
+)
+"""As what the faults are counted when they take effect."""
 
 
 class Faults:
@@ -38,8 +71,13 @@ class Faults:
             (2, "plug", self._pull_plug),
             (5, "cut", self._cut),
             (5, "cut at a message", self._cut_at_message),
+            (4, "cut at a byte", self._cut_at_byte),
+            (2, "altered bit", self._alter),
             (3, "silence", self._silence),
+            (2, "slow peer", self._slow_down),
             (2, "part", self._part),
+            (6, "torn write", self._tear_write),
+            (4, "outcome", self._die_handing_over),
             (2, "disk write", self._fail_write),
             (2, "disk commit", self._fail_commit),
             (2, "slow disk", self._slow_disk),
@@ -47,6 +85,8 @@ class Faults:
             (2, "reorganisation", self._reorganise),
             (2, "feerate", self._change_feerate),
             (2, "clock", self._jump_clock),
+            (2, "clock drift", self._drift),
+            (1, "clock far off", self._clock_far_off),
         ]
         assert tuple(name for _, name, _ in kinds) == KINDS
         self._kinds = [(weight, kind) for weight, name, kind in kinds if not only or name in only]
@@ -69,9 +109,12 @@ class Faults:
         world.parted.clear()
         for machine in world.machines:
             machine.disk_fault, machine.disk_slow, machine.backend_down, machine.fuse = "", 1.0, False, None
+            machine.dies_in_write, machine.dies_handing_over = 0, False
+            machine.drift(0.0)
         for connection in world.network.alive:
             for end in (connection, connection.other):
-                end.cut_after, end.silent_until = None, 0.0
+                end.cut_after = end.cut_at_byte = end.alter_after = None
+                end.silent_until, end.slowness = 0.0, 1.0
 
     def _later(self, seconds: float, what: Callable[[], None]) -> None:
         self.world.later(self.world.time + seconds, what)
@@ -94,6 +137,38 @@ class Faults:
             one = self._dice.choice(connections)
             end = self._dice.choice((one, one.other))
             end.cut_after = self._dice.randrange(12)
+
+    def _cut_at_byte(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            one = self._dice.choice(connections)
+            end = self._dice.choice((one, one.other))
+            end.cut_at_byte = self._dice.randrange(1, 4000)
+
+    def _alter(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            one = self._dice.choice(connections)
+            end = self._dice.choice((one, one.other))
+            end.alter_after = self._dice.randrange(8)
+
+    def _slow_down(self, machine: Machine) -> None:
+        if connections := self.world.network.of(machine):
+            one = self._dice.choice(connections)
+            machine.fault_happened("slow peer")
+            ends = (one, one.other) if self._dice.random() < 0.5 else (one,)
+            for end in ends:
+                end.slowness = self._dice.uniform(10, 60)
+
+            def mend() -> None:
+                for end in ends:
+                    end.slowness = 1.0
+
+            self._later(self._dice.uniform(2, 20), mend)
+
+    def _tear_write(self, machine: Machine) -> None:
+        machine.dies_in_write = 1
+
+    def _die_handing_over(self, machine: Machine) -> None:
+        machine.dies_handing_over = True
 
     def _silence(self, machine: Machine) -> None:
         if connections := self.world.network.of(machine):
@@ -152,3 +227,18 @@ class Faults:
     def _jump_clock(self, machine: Machine) -> None:
         machine.fault_happened("clock jumped")
         machine.skew += self._dice.uniform(-15, 15)
+
+    def _drift(self, machine: Machine) -> None:
+        machine.fault_happened("clock drifted")
+        machine.drift(self._dice.uniform(-0.5, 1.0))
+        self._later(self._dice.uniform(5, 30), lambda: machine.drift(0.0))
+
+    def _clock_far_off(self, machine: Machine) -> None:
+        machine.fault_happened("clock far off")
+        seconds = self._dice.choice((-1, 1)) * self._dice.uniform(60, 3000)
+        machine.skew += seconds
+
+        def set_right() -> None:
+            machine.skew -= seconds
+
+        self._later(self._dice.uniform(2, 15), set_right)

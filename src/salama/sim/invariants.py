@@ -12,8 +12,8 @@ from salama.payments.records import ForwardStatus, InvoiceStatus, Payment, Payme
 from salama.storage import queries
 
 if TYPE_CHECKING:
-    from salama.sim.director import Tried
     from salama.sim.machine import Machine
+    from salama.sim.traffic import Tried
     from salama.sim.world import World
 
 
@@ -28,24 +28,25 @@ class Books:
         self._world = world
         self._seen: dict[tuple[str, bytes], ChannelRecord] = {}
 
-    def check(self) -> None:
-        world = self._world
-        for machine in world.machines:
-            if machine.node is None or not machine.is_up:
-                continue
-            for name in ("wallet", "payments", "gossip"):
-                if frozen := getattr(machine.node, name).frozen:
-                    world.problem(f"{machine.name}: {name} is frozen: {frozen}")
-            for actor in machine.node.channels.by_id.values():
-                if actor.frozen:
-                    world.problem(f"{machine.name}: {actor.name} is frozen: {actor.frozen}")
-                record = actor.record
-                if record is None:
-                    continue
-                key = (machine.name, bytes(record.channel_id))
-                if self._seen.get(key) is not record:
-                    self._seen[key] = record
-                    _conserves(world, machine, record)
+    def look(self, machine: Machine) -> None:
+        """After each step of ``machine``."""
+        if machine.node is None or not machine.is_up:
+            return
+        seen = self._seen
+        for channel_id, actor in machine.node.channels.by_id.items():
+            record = actor.state.record
+            if record is not seen.get((machine.name, channel_id)) and record is not None:
+                seen[machine.name, channel_id] = record
+                _conserves(self._world, machine, record)
+            if actor.frozen:
+                self._world.problem(f"{machine.name}: {actor.name} is frozen: {actor.frozen}")
+        for one in (machine.node.wallet, machine.node.payments, machine.node.gossip):
+            if one.frozen:
+                self._world.problem(f"{machine.name}: {one.name} is frozen: {one.frozen}")
+
+    def look_at_all(self) -> None:
+        for machine in self._world.machines:
+            self.look(machine)
 
 
 def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
@@ -125,7 +126,10 @@ def judge(world: World, tried: list[Tried]) -> None:
             if int(invoice.received) < one.amount:
                 world.problem(f"{name}: received only {invoice.received}")
         if is_sent and payment is not None:
-            cost = sum(int(p.sent) for p in payment.parts if p.status.value == "settled")
+            settled = [p for p in payment.parts if p.status.value == "settled"]
+            cost = sum(int(p.sent) for p in settled)
+            if len(settled) > 1:
+                world.count("succeeded in parts")
             flows[one.payer.name] -= cost
             if cost > one.amount + int(payment.max_fee):
                 world.problem(f"{name}: cost {cost} msat")

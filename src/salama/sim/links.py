@@ -1,7 +1,6 @@
-"""Connections between simulated machines: whole messages, in order, late, and lost with the connection.
+"""Connections between simulated machines: encrypted bytes, in order, late, in pieces, and lost with the connection.
 
-The handshake is left out: a connection that stands is one between two authenticated nodes. Everything from ``init`` up
-is the node's own code.
+Handshake, frames and everything above are the node's own code (``transport.noise``); only the socket is made up.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from salama.base.ids import NodeId
 from salama.codec.message import MESSAGES
 from salama.net.tcp import ConnectFailed, Connection, PeerAddress
+from salama.transport.noise import HandshakeFailed, Initiator, Responder, Session, StaticKey, TransportCorrupted
 
 if TYPE_CHECKING:
     from salama.sim.machine import Machine
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class SimConnection(Connection):
     """One end of a connection."""
 
-    def __init__(self, network: Network, owner: Machine, peer: Machine, *, inbound: bool) -> None:
-        self._network, self.owner, self.peer = network, owner, peer
+    def __init__(self, network: Network, owner: Machine, peer: Machine, session: Session, *, inbound: bool) -> None:
+        self._network, self.owner, self.peer, self._session = network, owner, peer, session
         self.inbound, self.address = inbound, f"{peer.name}:9735"
         self.their_node_id = peer.node_id
         self.bytes_in = self.bytes_out = 0
@@ -34,39 +34,82 @@ class SimConnection(Connection):
         self.over = False
         self.cut_after: int | None = None
         """Messages that may still be sent before the connection breaks."""
+        self.cut_at_byte: int | None = None
+        """Bytes that still arrive before the connection breaks, the last ones in the middle of a frame."""
+        self.alter_after: int | None = None
+        """Messages that are sent before one has a wrong bit."""
         self.silent_until = 0.0
         """Nothing that is sent arrives before this time."""
+        self.slowness = 1.0
         self.last_arrival = 0.0
         self._waiter: asyncio.Future[None] | None = None
 
     # --- what the node does -------------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[bytes]) -> None:
+        """What is sent together arrives together, unless the network takes it apart."""
         if self.over or self.owner.is_dead:
             return
-        world = self._network.world
-        for message in messages:
-            self.bytes_out += len(message)
-            for sent in self.owner.says(self, message):
-                if self.cut_after is not None:
-                    if self.cut_after == 0:
-                        self.owner.fault_happened("cut at a message")
-                        self._network.cut(self)
-                        return
-                    self.cut_after -= 1
-                self._carry(world, sent)
+        data = bytearray()
+        for said in [said for message in messages for said in self.owner.says(self, message)]:
+            if self.cut_after is not None:
+                if self.cut_after == 0:
+                    self.owner.fault_happened("cut at a message")
+                    self._network.cut(self)
+                    return
+                self.cut_after -= 1
+            self._network.said(self, said)
+            data += self._perhaps_altered(self._session.encrypt(said))
+        self.bytes_out += len(data)
+        if self.cut_at_byte is not None:
+            if len(data) > self.cut_at_byte:
+                self._break_off(bytes(data[: self.cut_at_byte]))
+                return
+            self.cut_at_byte = max(1, self.cut_at_byte - len(data))
+        for piece in self._network.pieces(bytes(data)):
+            self._carry(piece)
 
-    def _carry(self, world: World, message: bytes) -> None:
-        due = max(world.time + self._network.delay(), self.silent_until, self.last_arrival)
+    def _perhaps_altered(self, frame: bytes) -> bytes:
+        if self.alter_after is None:
+            return frame
+        self.alter_after -= 1
+        if self.alter_after >= 0:
+            return frame
+        self.alter_after = None
+        self.owner.fault_happened("bit altered")
+        return self._network.altered(frame)
+
+    def _break_off(self, beginning: bytes) -> None:
+        """All that was sent arrives, the last frame in part; what the other side sends does not."""
+        self.owner.fault_happened("cut at a byte")
+        self._carry(beginning)
+        self.over = True
+        self._network.world.later(self.last_arrival, self.other.end)
+        self._wake()
+
+    def _carry(self, data: bytes) -> None:
+        due = self._due()
         self.last_arrival = due
-        world.later(due, lambda: self.other.arrive(message))
+        self._network.world.later(due, lambda: self.other.arrive(data))
 
-    def arrive(self, message: bytes) -> None:
+    def _due(self) -> float:
+        travel = self._network.delay() * self.slowness
+        return max(self._network.world.time + travel, self.silent_until, self.last_arrival)
+
+    def arrive(self, data: bytes) -> None:
         if self.over or self.owner.is_dead:
             return
-        self._network.world.note(f"{self.peer.name}>{self.owner.name} {_name(message)}")
-        self.bytes_in += len(message)
-        self.inbox.append(message)
+        self.bytes_in += len(data)
+        try:
+            messages = self._session.feed(data)
+        except TransportCorrupted as broken:
+            messages = list(broken.messages)
+            self._network.world.note(f"{self.owner.name}: cannot read what {self.peer.name} sends")
+            self._network.cut(self)
+        for message in messages:
+            self._network.world.note(f"{self.peer.name}>{self.owner.name} {_name(message)}")
+            self.owner.hears(message)
+        self.inbox.extend(messages)
         self._wake()
 
     async def receive(self) -> list[bytes]:
@@ -81,9 +124,7 @@ class SimConnection(Connection):
     async def close(self) -> None:
         if not self.over and not self.owner.is_dead:
             self.over = True
-            world = self._network.world
-            due = max(world.time + self._network.delay(), self.silent_until, self.last_arrival)
-            world.later(due, self.other.end)
+            self._network.world.later(self._due(), self.other.end)
         self._wake()
 
     def abort(self) -> None:
@@ -110,8 +151,10 @@ def _name(message: bytes) -> str:
 class SimListener:
     """Where a machine takes calls."""
 
-    def __init__(self, machine: Machine, on_connection: Callable[[Connection], Awaitable[None]]) -> None:
-        self._machine, self._on_connection = machine, on_connection
+    def __init__(
+        self, machine: Machine, our_key: StaticKey, on_connection: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        self._machine, self.our_key, self._on_connection = machine, our_key, on_connection
 
     async def start(self, address: PeerAddress) -> PeerAddress:
         self._machine.listener = self
@@ -137,6 +180,8 @@ class Network:
         self.world = world
         self._dice = world.dice("network")
         self.alive: list[SimConnection] = []
+        self.said: Callable[[SimConnection, bytes], None] = lambda connection, message: None
+        """Called with every message as it leaves a machine."""
 
     def delay(self) -> float:
         """Seconds that a message travels."""
@@ -146,17 +191,38 @@ class Network:
         """Messages that come out of one read."""
         return 1 if self._dice.random() < 0.5 else 64
 
-    async def connect(self, caller: Machine, address: PeerAddress, node_id: NodeId) -> Connection:
+    def pieces(self, data: bytes) -> Sequence[bytes]:
+        """What arrives at once: mostly all of it."""
+        if len(data) < 2 or self._dice.random() >= 0.2:
+            return (data,)
+        at = self._dice.randrange(1, len(data))
+        return data[:at], data[at:]
+
+    def altered(self, frame: bytes) -> bytes:
+        """One bit of it wrong."""
+        at = self._dice.randrange(len(frame))
+        return frame[:at] + bytes([frame[at] ^ 1 << self._dice.randrange(8)]) + frame[at + 1 :]
+
+    def _shake_hands(self, our_key: StaticKey, node_id: NodeId, their_key: StaticKey) -> tuple[Session, Session]:
+        """Raises HandshakeFailed."""
+        caller = Initiator(our_key, node_id, self._dice.randbytes(32))
+        callee = Responder(their_key, self._dice.randbytes(32))
+        act_three, session = caller.receive_act_two(callee.receive_act_one(caller.act_one))
+        return session, callee.receive_act_three(act_three)
+
+    async def connect(self, caller: Machine, address: PeerAddress, node_id: NodeId, our_key: StaticKey) -> Connection:
         await asyncio.sleep(2 * self.delay())
         if caller.is_dead:
             raise ConnectFailed("gone")
         callee = self.world.by_name.get(address.host)
         if callee is None or callee.listener is None or callee.is_dead or self.world.is_parted(caller, callee):
             raise ConnectFailed(f"{address} cannot be reached: connection refused")
-        if callee.node_id != node_id:
-            raise ConnectFailed(f"the handshake with {address} failed: it may be another node than the id says")
-        near = SimConnection(self, caller, callee, inbound=False)
-        far = SimConnection(self, callee, caller, inbound=True)
+        try:
+            calling, called = self._shake_hands(our_key, node_id, callee.listener.our_key)
+        except HandshakeFailed:
+            raise ConnectFailed(f"the handshake with {address} failed: it may be another node") from None
+        near = SimConnection(self, caller, callee, calling, inbound=False)
+        far = SimConnection(self, callee, caller, called, inbound=True)
         near.other, far.other = far, near
         self.alive = [one for one in self.alive if not one.over]
         self.alive.append(near)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EPOCH = 1_700_000_000
+OUTCOMES = tuple(number.to_bytes(2, "big") for number in (130, 131, 135))
+"""Types of the messages that remove an HTLC."""
 
 
 class MachineDown(Exception):
@@ -47,7 +49,7 @@ class _SimOutside(Outside):
         self._dice = machine.world.dice(f"{machine.name} life {machine.lives}")
 
     def now(self) -> float:
-        return EPOCH + self._machine.world.time + self._machine.skew
+        return EPOCH + self._machine.world.time + self._machine.skew_now
 
     def monotonic(self) -> float:
         return self._machine.world.time
@@ -66,10 +68,10 @@ class _SimOutside(Outside):
         return SimBackend(self._machine, self._machine.world.chain)
 
     async def connect(self, address: PeerAddress, their_node_id: NodeId, our_key: StaticKey) -> Connection:
-        return await self._machine.world.network.connect(self._machine, address, their_node_id)
+        return await self._machine.world.network.connect(self._machine, address, their_node_id, our_key)
 
     def listener(self, our_key: StaticKey, on_connection: Callable[[Connection], Awaitable[None]]) -> Accepting:
-        return SimListener(self._machine, on_connection)
+        return SimListener(self._machine, our_key, on_connection)
 
 
 class Machine:
@@ -81,7 +83,7 @@ class Machine:
         self.seed = sha256(b"%d machine %d" % (world.seed, index)) * 2
         self.node_id = LocalSigner(self.seed).node_id
         self.skew = world.dice(f"{self.name} clock").uniform(-20, 20)
-        self._dice = world.dice(f"{self.name} hardware")
+        self.dice = world.dice(f"{self.name} hardware")
         self.config = Config(
             directory=directory,
             network=REGTEST,
@@ -102,7 +104,13 @@ class Machine:
         self.fuse: Fuse | None = None
         self.disk_fault = ""
         self.disk_slow = 1.0
+        self.dies_in_write = 0
+        """In how many writes to the disk its power fails; 0 for never."""
+        self.dies_handing_over = False
+        """Its power fails soon after it hears of an HTLC's outcome, each of its writers on its own until then."""
+        self._writes_apart = False
         self.backend_down = False
+        self._drift, self._drifts_since = 0.0, 0.0
         self._asked: list[asyncio.Future[Any]] = []
         self.on_say: Callable[[SimConnection, bytes], list[bytes]] | None = None
 
@@ -114,12 +122,43 @@ class Machine:
         return self.loop is None or self.loop.dead
 
     def disk_latency(self) -> float:
-        return (0.0005 + self._dice.random() * 0.004) * self.disk_slow
+        return (0.0005 + self.dice.random() * 0.004) * self.disk_slow
+
+    @property
+    def skew_now(self) -> float:
+        """Seconds that its clock is ahead of the world's."""
+        return self.skew + self._drift * (self.world.time - self._drifts_since)
+
+    def drift(self, rate: float) -> None:
+        """From now on its clock gains ``rate`` seconds a second."""
+        self.skew = self.skew_now
+        self._drift, self._drifts_since = rate, self.world.time
+
+    def hears(self, message: bytes) -> None:
+        """A message has arrived."""
+        if self.dies_handing_over and message[:2] in OUTCOMES:
+            self.dies_handing_over, self._writes_apart = False, True
+            self.dies_in_write = self.dice.randint(1, 4)
+            self.fault_happened("power cut after an outcome")
+
+    def writes_together(self, count: int) -> int:
+        """How many of ``count`` writers that wait share a transaction: mostly all."""
+        if self._writes_apart:
+            return 1
+        return count if self.dice.random() < 0.7 else self.dice.randint(1, count)
+
+    def writes(self, seconds: float) -> None:
+        """A transaction is on its way to the disk and takes so long."""
+        if self.dies_in_write:
+            self.dies_in_write -= 1
+            if not self.dies_in_write:
+                moment = self.world.time + seconds * self.dice.random()
+                self.world.later(moment, lambda: self.world.pull_the_plug(self, "power cut in a write"))
 
     def backend_latency(self) -> float:
         if self.is_dead:
             raise PowerCut
-        return self._dice.random() * 0.01
+        return self.dice.random() * 0.01
 
     def fault_happened(self, kind: str) -> None:
         self.world.count(kind)
@@ -138,7 +177,7 @@ class Machine:
         self.world.note(f"{self.name}: boots ({self.lives})")
         self.outside = _SimOutside(self)
         self.loop = NodeLoop(self.world, self.name)
-        self.disk_fault = ""
+        self.disk_fault, self.dies_in_write, self._writes_apart = "", 0, False
         self.node = Node(self.config, self.outside)
         self.loop.create_task(self._live(self.node, self.loop), name=f"{self.name} main")
 

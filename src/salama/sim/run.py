@@ -11,15 +11,26 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from salama.sim.director import LARGE, SMALL, Size, Story
-from salama.sim.faults import KINDS
+from salama.sim.director import SMALL, Size, Story, large
+from salama.sim.faults import HAPPENINGS, KINDS
 from salama.sim.world import World
+
+PLAN_SEEDS = 500
+PLAN_CRASHES, PLAN_PLACES, PLAN_EACH_FAULT, PLAN_SUCCESS = 1000, 40, 100, 0.6
+"""What so many large worlds must at least have gone through: power cuts, at how many different places; each fault and
+each thing that users do under load; and the share of payments that succeed all the same."""
+POWER_CUTS = ("power cut at a line", "power cut when idle", "power cut in a write")
+UNDER_LOAD = ("channels opened under load", "private channels", "force closes", "succeeded in parts")
+DISCONNECTS = ("cut", "cut at a message", "cut at a byte", "bit altered")
 
 
 @dataclass(slots=True)
@@ -37,12 +48,13 @@ class Result:
     @property
     def line(self) -> str:
         c = self.counts
-        crashes = c["power cut at a line"] + c["power cut when idle"]
+        crashes = sum(c[kind] for kind in POWER_CUTS)
         verdict = "FAILED" if self.problems else "ok"
+        channels, disconnects = c["channels"] + c["private channels"], sum(c[kind] for kind in DISCONNECTS)
         return (
-            f"seed {self.seed} {verdict} channels={c['channels']} payments={c['payments']} succeeded={c['succeeded']}"
+            f"seed {self.seed} {verdict} channels={channels} payments={c['payments']} succeeded={c['succeeded']}"
             f" crashes={crashes} points={len(self.crash_points)} reorgs={c['reorganisation']}"
-            f" disconnects={c['cut'] + c['cut at a message']} steps={self.steps} hash={self.hash[:16]}"
+            f" disconnects={disconnects} steps={self.steps} hash={self.hash[:16]}"
         )
 
 
@@ -66,6 +78,20 @@ def run_seed(
     return Result(seed, world.hash, world.problems, world.counts, world.crash_points, world.steps, took)
 
 
+def missing(total: Counter[str], points: Counter[str], seeds: int) -> list[str]:
+    """What ``seeds`` large worlds fall short of their share of the plan by."""
+    share = seeds / PLAN_SEEDS
+    lies = sum(number for name, number in total.items() if name.startswith("hostile "))
+    wanted: list[tuple[str, int, float]] = [
+        ("power cuts", sum(total[kind] for kind in POWER_CUTS), PLAN_CRASHES * share),
+        ("places of power cuts", len(points), PLAN_PLACES),
+        ("payments that succeeded", total["succeeded"], PLAN_SUCCESS * max(1, total["payments"])),
+        ("lies", lies, PLAN_EACH_FAULT * share),
+    ]
+    wanted += [(name, total[name], PLAN_EACH_FAULT * share) for name in (*HAPPENINGS, *UNDER_LOAD)]
+    return [f"{name}: {got} of {least:.0f}" for name, got, least in wanted if got < least]
+
+
 def shrink(seed: int, size: Size) -> Size:
     """A smaller world that still fails: fewer kinds of faults, fewer payments, fewer nodes, as long as it does."""
 
@@ -78,6 +104,8 @@ def shrink(seed: int, size: Size) -> Size:
     if fails(none := replace(size, faults=0.0)):
         size = none
     if size.forced and fails(none := replace(size, forced=0)):
+        size = none
+    if size.openings and fails(none := replace(size, openings=0)):
         size = none
     if size.lies and fails(honest := replace(size, lies=0.0)):
         size = honest
@@ -102,40 +130,66 @@ def _range(text: str) -> range:
 @click.argument("seeds", default="1..20")
 @click.option("--replay", is_flag=True, help="Tell everything that happens.")
 @click.option("--steps", type=int, default=None, help="End after so many steps.")
-@click.option("--large", is_flag=True, help="5 to 20 nodes, more payments, more faults.")
+@click.option("--large", "is_large", is_flag=True, help="5 to 20 nodes, more payments, more faults.")
 @click.option("--nodes", default="", help="How many machines: 5 or 5..8.")
 @click.option("--payments", type=int, default=None, help="How many payments are tried.")
 @click.option("--seconds", type=float, default=None, help="Virtual time that they take.")
 @click.option("--faults", type=float, default=None, help="Faults a second.")
 @click.option("--only", default="", help=f"Kinds of faults, comma-separated: {', '.join(KINDS)}.")
+@click.option("--openings", type=int, default=None, help="How many channels are opened while payments are made.")
 @click.option("--forced", type=int, default=None, help="How many channels are closed by force.")
 @click.option("--lies", type=float, default=None, help="Chance of a lie in each channel message of one machine.")
 @click.option("--shrink", "shrinking", is_flag=True, help="Look for the smallest world in which a seed still fails.")
-def main(seeds: str, replay: bool, steps: int | None, large: bool, shrinking: bool, only: str, **given: Any) -> None:
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Worlds that run at the same time.")
+@click.option("--counts", is_flag=True, help="Fail if large worlds do not go through all that they are meant to.")
+def main(
+    seeds: str,
+    replay: bool,
+    steps: int | None,
+    is_large: bool,
+    shrinking: bool,
+    only: str,
+    jobs: int,
+    counts: bool,
+    **given: Any,
+) -> None:
     """Run the world for every seed in SEEDS (7, or 1..500)."""
-    size = _size(LARGE if large else SMALL, only, **given)
     total: Counter[str] = Counter()
     points: Counter[str] = Counter()
     failed: list[int] = []
-    for seed in _range(seeds):
-        result = run_seed(seed, size, max_steps=steps, tell=replay)
+    sizes = {seed: _size(large(seed) if is_large else SMALL, only, **given) for seed in _range(seeds)}
+    for result in _results(sizes, jobs, max_steps=steps, tell=replay):
         print(f"{result.line} cpu={result.seconds:.1f}s", flush=True)
         total += result.counts
         points += result.crash_points
         if result.problems:
-            failed.append(seed)
+            failed.append(result.seed)
             for problem in result.problems:
                 print(f"    {problem}")
-            again = _again(seed, shrink(seed, size) if shrinking else size)
-            print(f"    see it again: {again} --replay")
+            size = sizes[result.seed]
+            again = _again(result.seed, shrink(result.seed, size) if shrinking else size)
+            print(f"    see it again: {again} --replay", flush=True)
     _sums(total, points, failed)
-    sys.exit(1 if failed else 0)
+    short = missing(total, points, len(sizes)) if counts else []
+    for one in short:
+        print(f"too few {one}")
+    sys.exit(1 if failed or short else 0)
+
+
+def _results(sizes: dict[int, Size], jobs: int, **how: Any) -> Iterator[Result]:
+    """In the order of the seeds."""
+    run = partial(run_seed, **how)
+    if jobs == 1:
+        yield from map(run, sizes.keys(), sizes.values())
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(run, sizes.keys(), sizes.values())
 
 
 def _again(seed: int, size: Size) -> str:
     """The command that runs the same world."""
     words = [f"python -m salama.sim {seed} --nodes {size.nodes[0]}..{size.nodes[1]} --payments {size.payments}"]
-    words.append(f"--seconds {size.seconds:g} --faults {size.faults:g}")
+    words.append(f"--seconds {size.seconds:g} --faults {size.faults:g} --openings {size.openings}")
     if size.forced:
         words.append(f"--forced {size.forced}")
     if size.lies:

@@ -41,6 +41,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.crash_points: Counter[str] = Counter()
         self.problems: list[str] = []
+        self._known_problems: set[str] = set()
         self.notes = 0
         self._hash = sha256()
         self._dice = self.dice("order")
@@ -55,8 +56,8 @@ class World:
         self.forced: set[bytes] = set()
         """Channels that somebody wanted closed by force."""
         self.parted: set[tuple[str, str]] = set()
-        self.check: Callable[[], None] = lambda: None
-        """Called now and then between two steps."""
+        self.check: Callable[[Machine], None] = lambda machine: None
+        """Called with each machine that has just done something."""
 
     def dice(self, name: str) -> Random:
         """A stream of randomness of its own for every purpose, so that one more draw here changes nothing there."""
@@ -88,7 +89,8 @@ class World:
 
     def problem(self, what: str) -> None:
         """Something that must never be."""
-        if len(self.problems) < 50 and what not in self.problems:
+        if len(self.problems) < 50 and what not in self._known_problems:
+            self._known_problems.add(what)
             self.problems.append(f"[{self.steps}] {self.time:.3f} {what}")
         self.note(f"PROBLEM {what}")
 
@@ -126,8 +128,6 @@ class World:
                     break
                 if self.is_hasty and self.problems:
                     break
-                if self.steps % 500 == 0:
-                    self.check()
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         finally:
@@ -149,6 +149,8 @@ class World:
                 self._perhaps_bury(machine)
             else:
                 loop.step()
+            if machine is not None:
+                self.check(machine)
             return True
         while self._heap:
             when, _, owner, item = heapq.heappop(self._heap)
@@ -182,10 +184,10 @@ class World:
         self.count("power cut at a line")
         self.crash_points[where] += 1
 
-    def pull_the_plug(self, machine: Machine) -> None:
+    def pull_the_plug(self, machine: Machine, kind: str = "power cut when idle") -> None:
         """Cut a machine's power between two of its callbacks."""
         if not machine.is_dead:
-            self.count("power cut when idle")
+            self.count(kind)
             machine.power_cut("idle")
             machine.clean_up()
             self.stopped(machine)
