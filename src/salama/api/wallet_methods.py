@@ -30,6 +30,8 @@ class WalletMethods(Area):
 
     async def balance(self, _: Nothing) -> schema.Balance:
         wallet = self.node.wallet.balance()
+        reserve = self.node.channels.fee_reserve()
+        missing = max(0, int(reserve) - self.node.wallet.spendable())
         ours = theirs = pending = sends = receives = 0
         for actor in self.node.channels.by_id.values():
             channel = actor.state
@@ -51,6 +53,8 @@ class WalletMethods(Area):
             onchain_unconfirmed_msat=int(wallet.unconfirmed.msat),
             onchain_immature_msat=int(wallet.immature.msat),
             onchain_reserved_msat=int(wallet.reserved.msat),
+            fee_reserve_msat=int(reserve.msat),
+            fee_reserve_missing_msat=1000 * missing,
             channels_ours_msat=ours,
             channels_theirs_msat=theirs,
             channels_pending_msat=pending,

@@ -223,6 +223,7 @@ class Node:
             lambda: self.channels.feerate,
             lambda: self.chain.height,
             outside,
+            self.channels.fee_reserve,
         )
         self.gossip = GossipActor(
             journal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -26,13 +27,17 @@ from salama.node.chain import Broadcaster
 from salama.node.channel_actor import ChannelActor, purpose_of
 from salama.node.outside import Outside
 from salama.node.peers import Peer, Peers
+from salama.node.reserve import exposure_of_new, exposures, missing, terms_of
 from salama.node.wallet import WalletActor
 from salama.signer.local import LocalSigner
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import PutKeyValue
 from salama.wire import Error, OpenChannel
+from salama.wallet.reserve import required
 from salama.wire.features import Features
+
+log = logging.getLogger("salama.channels")
 
 OPENING_SECONDS = 120.0
 """Time for all messages of an opening, the work of the opener's wallet included."""
@@ -152,6 +157,10 @@ class Openings(ABC):
             raise CommandRefused(
                 "chain_stale", f"We do not see the chain as it is: {trouble}.", "Mend the back-end, then open."
             )
+        if lack := self._lacks_reserve(funding, of_ours=funding):
+            raise CommandRefused(
+                "reserve_missing", f"After this channel {lack}.", "Deposit more bitcoin, or open a smaller channel."
+            )
         keys = self.signer.channel_keys(await self._new_keys())
         script = await self._closing_script()
         if self.peers.connected.get(node_id) is not peer:
@@ -205,6 +214,9 @@ class Openings(ABC):
             objection = "too many channels wait for their funding"
         if not objection and self.chain_trouble():
             objection = "our view of the chain is out of date, try again later"
+        if not objection and (lack := self._lacks_reserve(message.funding_satoshis)):
+            log.warning("a channel of %s sat was not accepted: %s", message.funding_satoshis, lack)
+            objection = "we have too few coins for the fees of another channel"
         if objection:
             peer.send(Error(channel_id=message.temporary_channel_id, data=objection.encode()))
             return
@@ -215,6 +227,19 @@ class Openings(ABC):
             self._judged[node_id] -= 1
             if not self._judged[node_id]:
                 del self._judged[node_id]
+
+    def states(self) -> list[AnyChannel]:
+        """Every channel, and every opening."""
+        return [actor.state for actor in {*self.by_id.values(), *self._openings.values()}]
+
+    def fee_reserve(self) -> Sat:
+        """What the wallet must keep for closing every channel by force (immunity C20)."""
+        return required(exposures(self.states(), self.policy), terms_of(self.policy))
+
+    def _lacks_reserve(self, capacity: Sat, of_ours: Sat = Sat(0)) -> str:  # noqa: B008 (units are immutable)
+        """Why the wallet could not pay for closing every channel with one more of ``capacity`` (immunity C20)."""
+        channels = [*exposures(self.states(), self.policy), exposure_of_new(capacity, self.policy)]
+        return missing(channels, self.policy, self.wallet.spendable() - int(of_ours))
 
     async def _accept(self, peer: Peer, message: OpenChannel, pending: int) -> None:
         keys = self.signer.channel_keys(await self._new_keys())

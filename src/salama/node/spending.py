@@ -43,9 +43,11 @@ class Spending:
         feerate: Callable[[], FeeratePerKw],
         height: Callable[[], BlockHeight],
         outside: Outside,
+        reserve: Callable[[], Sat] = lambda: Sat(0),
     ) -> None:
         self._wallet, self._backend, self._broadcaster = wallet, backend, broadcaster
         self._feerate, self._height, self._outside = feerate, height, outside
+        self._reserve = reserve
 
     async def withdraw(
         self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None, coins: tuple[OutPoint, ...] = ()
@@ -54,6 +56,7 @@ class Spending:
 
         Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
         """
+        self._check_reserve(amount)
         output = TxOut(amount if amount is not None else Sat(0), script)
         purpose = self._purpose("withdraw")
         tx, funded = await self._wallet.fund(
@@ -61,6 +64,16 @@ class Spending:
         )
         await self.publish(tx, purpose)
         return Spent(tx, funded.fee)
+
+    def _check_reserve(self, amount: Sat | None) -> None:
+        """What channels need for fees stays (immunity C20). Raises CommandRefused."""
+        reserve, available = int(self._reserve()), self._wallet.spendable()
+        if reserve and (amount is None or available - int(amount) < reserve):
+            raise CommandRefused(
+                "reserve_missing",
+                f"{reserve:,} sat must stay for the fees of closing every channel by force.",
+                f"Withdraw {max(0, available - reserve):,} sat at most, or close channels first.",
+            )
 
     async def bump(
         self, txid: Txid, feerate: FeeratePerKw, how: Literal["auto", "rbf", "cpfp"] = "auto", subtract: bool = False

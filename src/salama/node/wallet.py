@@ -150,6 +150,10 @@ class WalletActor(Actor[WalletState]):
         """Set coins aside, until a height if one is given. Raises CommandRefused."""
         await self._ask(Lease(outpoints, purpose, until))
 
+    def spendable(self) -> int:
+        """Satoshis that fees could be paid with, our own unconfirmed change included."""
+        return sum(int(coin.value) for coin in self.state.spendable(self._height(), own_change=True))
+
     def release(self, purpose: str) -> None:
         self.tell(Release(purpose))
 
