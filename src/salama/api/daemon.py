@@ -21,6 +21,8 @@ from salama.base.machine import CommandRefused
 from salama.chain.backend import BackendError, BackendUnavailable
 from salama.node.config import Config, load_config
 from salama.node.node import Node
+from salama.node.outside import Outside
+from salama.node.seed import ask_passphrase
 from salama.storage.errors import StorageFault
 
 log = logging.getLogger("salama.daemon")
@@ -56,7 +58,7 @@ def run_node(options: Mapping[str, Any]) -> int:
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         log_to(config.directory, config.log_level)
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, Outside.unlocking(ask_passphrase(directory))))
     except CommandRefused as refused:
         return _complain(refused.reason, refused.remedy)
     except BackendUnavailable as error:
@@ -115,8 +117,8 @@ def _rest_the_collector() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-async def _serve(config: Config) -> None:
-    node = Node(config)
+async def _serve(config: Config, outside: Outside) -> None:
+    node = Node(config, outside)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, node.stop)

@@ -9,8 +9,10 @@ import click
 
 from salama import __version__
 from salama.api.schema import ALIASES, METHODS
+from salama.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from salama.cli.methods import method_command
 from salama.cli.options import Refusal
+from salama.cli.seed import COMMANDS as SEED_COMMANDS
 
 NETWORKS = ("regtest", "signet", "testnet4", "mainnet")
 
@@ -39,6 +41,8 @@ def salama() -> None:
 for _method in METHODS.values():
     if _method.name != "decode":  # works without a node: see below
         salama.add_command(method_command(_method))
+for _command in (*SEED_COMMANDS, *DOCTOR_COMMANDS):
+    salama.add_command(_command)
 
 
 @salama.command()
@@ -52,9 +56,7 @@ for _method in METHODS.values():
 @click.option("--bitcoind", help="JSON-RPC of bitcoind or `salama devnet`; default http://127.0.0.1 and its port.")
 @click.option("--cookie", type=click.Path(), help="bitcoind's cookie file.")
 @click.option("--mainnet-cap", help="Most that may stand in channels on mainnet; default 0.01btc.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`."
-)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`.")
 def run(**options: Any) -> None:
     """Start a node and run until it is told to stop.
 
