@@ -33,8 +33,8 @@ from salama.signer.local import LocalSigner
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import PutKeyValue
-from salama.wire import Error, OpenChannel
 from salama.wallet.reserve import required
+from salama.wire import Error, OpenChannel
 from salama.wire.features import Features
 
 log = logging.getLogger("salama.channels")
