@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from salama.base.units import FeeratePerKw
@@ -17,6 +19,7 @@ from salama.testing.pair import End, Pair, preimage_of
 ACTIONS = st.one_of(
     st.tuples(st.just("add"), st.booleans(), st.integers(1, 120_000_000)),
     st.tuples(st.just("add"), st.booleans(), st.integers(1, 1_000_000)),
+    st.tuples(st.just("cross"), st.booleans(), st.integers(1, 1_000_000)),
     st.tuples(st.just("deliver"), st.booleans(), st.integers(1, 5)),
     st.tuples(st.just("deliver"), st.booleans(), st.integers(1, 5)),
     st.tuples(st.just("deliver"), st.booleans(), st.integers(1, 5)),
@@ -55,14 +58,24 @@ def reconnect(pair: Pair) -> None:
     pair.connect()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(ACTIONS, min_size=5, max_size=60), st.booleans())
-def test_any_history_ends_in_agreement(actions: list[tuple[str, bool, int]], is_opener_poor: bool) -> None:
+HISTORIES = st.lists(ACTIONS, min_size=5, max_size=60)
+CROSSED_SHARE = 0.2
+"""Of all scenarios, at least so many in which both sides waited for a revocation when the connection broke."""
+SOAK, SHARES = 10_000, 20
+
+
+def scenario(actions: list[tuple[str, bool, int]], is_opener_poor: bool) -> Counter[str]:
+    """Play one history to its end, and count what it came through."""
     pair = Pair.opened(push=900_000_000 if is_opener_poor else 400_000_000)
+    seen: set[str] = set()
     for kind, is_alice, number in actions:
         end = pair.alice if is_alice else pair.bob
+        unacked = sum(one.record.is_awaiting_revocation for one in (pair.alice, pair.bob))
         if kind == "add":
             end.adds(number)
+        elif kind == "cross":
+            for one in (end, pair.other(end)):
+                one.adds(number)
         elif kind == "deliver":
             pair.deliver(end, number)
         elif kind in ("settle", "fail"):
@@ -76,10 +89,46 @@ def test_any_history_ends_in_agreement(actions: list[tuple[str, bool, int]], is_
         else:
             end.env = replace(end.env, feerates=Feerates(FeeratePerKw(number), FeeratePerKw(number)))
             end.does(FeeratesChanged())
+        if kind in ("reconnect", "restart"):
+            seen |= {"disconnect", f"{unacked} unacked commitments and a disconnect"}
+        seen.add(f"{unacked} unacked commitments")
         pair.check()
         check_exposures(pair.alice)
         check_exposures(pair.bob)
     finish(pair)
+    return Counter({"scenarios": 1, **dict.fromkeys(seen, 1)})
+
+
+def scenarios(count: int, number: int) -> Counter[str]:
+    """``count`` scenarios of the stream ``number``; what they came through."""
+    total: Counter[str] = Counter()
+
+    @seed(number)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(HISTORIES, st.booleans())
+    def any_history_ends_in_agreement(actions: list[tuple[str, bool, int]], is_opener_poor: bool) -> None:
+        total.update(scenario(actions, is_opener_poor))
+
+    any_history_ends_in_agreement()
+    return total
+
+
+def check_crossed(total: Counter[str], count: int) -> None:
+    assert total["scenarios"] >= count
+    assert total["2 unacked commitments and a disconnect"] >= CROSSED_SHARE * total["scenarios"], total
+
+
+def test_any_history_ends_in_agreement() -> None:
+    check_crossed(scenarios(300, 0), 300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(SHARES))
+def test_ten_thousand_histories_end_in_agreement(share: int, capsys: pytest.CaptureFixture[str]) -> None:
+    total = scenarios(SOAK // SHARES, 1 + share)
+    with capsys.disabled():
+        print(f"\nshare {share}: {dict(sorted(total.items()))}")
+    check_crossed(total, SOAK // SHARES)
 
 
 def finish(pair: Pair) -> None:
