@@ -5,6 +5,21 @@ What failed: limits of the parser's own refused blocks that the network accepted
 Defence: bitcoin/block.py:Block.decode and bitcoin/tx.py:read_tx have no limit but the length of the data; nothing is
 validated again.
 
+G2 other faults of a consensus of one's own (CVE-2024-34478, CVE-2024-38365: btcd)
+
+What failed: a node that judged blocks by itself disagreed with the network about signature hashes and old scripts.
+
+Defence: no script is ever evaluated here; whatever the back-end calls a block of the best chain is one, and
+bitcoin/block.py:Block.decode reads scripts as bytes.
+
+G4 a back-end that goes backwards or answers for another chain (polar #410; Electrum detects a change of chain)
+
+What failed: heights and outputs of one network were taken for those of another, or blocks were taken back because the
+back-end rebuilt its index.
+
+Defence: node/node.py:Node._check_backend compares the first block with our network's and with the one that this
+directory belongs to, chain/watcher.py:Watcher compares it at every look and takes nothing back for a shorter chain.
+
 G5 a fee estimator that lies or is silent (Core Lightning 26.04)
 
 What failed: no estimate, or a mad one, was used as it came.
@@ -20,26 +35,36 @@ node of the tree for a transaction.
 
 Defence: we read blocks from a back-end that has validated them (chain/bitcoind.py), keep nothing that says a block is
 invalid, and take no merkle proofs; bitcoin/block.py:merkle_root is only compared.
+
+G7 bitcoind over a plain network (eclair says that it must be local or in a tunnel)
+
+What failed: whoever is on the way reads the password of bitcoind and answers in its place.
+
+Defence: chain/http_client.py:JsonRpcClient.is_local tells; node/node.py:Node.warnings and the log say it at every
+start.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from salama.base.ids import OutPoint, Txid
-from salama.base.units import FeeratePerKw, Sat
+from salama.base.ids import BlockHash, OutPoint, Txid
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.block import Block, merkle_root
 from salama.bitcoin.tx import Tx, TxIn, TxOut, read_tx
-from salama.chain.backend import BackendError
+from salama.chain.backend import BackendError, ChainInfo, HeaderInfo
 from salama.chain.bitcoind import MAX_FEERATE, MIN_FEERATE, Bitcoind
+from salama.chain.watcher import Watcher, WrongChain
 from salama.channel.env import Feerates
 from salama.channel.events import FeeratesChanged
 from salama.channel.limits import acceptable_feerates
+from salama.node.node import Node
 from salama.testing.pair import Pair, default_env
 from salama.wire.updates import UpdateFee
 
@@ -126,3 +151,106 @@ def test_g6_a_repeated_tail_is_another_block() -> None:
     one = Block.decode(bytes(80) + b"\x01" + spending(b"x").encode())
     two = Block.decode(bytes(80) + b"\x02" + spending(b"x").encode() * 2)
     assert len(one.txs) == 1 and len(two.txs) == 2 and one != two
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"\xac" * 500,  # more signature checks than a block may hold
+        b"\x4e\xff\xff\xff\xff",  # pushes four gigabytes that are not there
+        b"\x50\xff\xfe",  # reserved and unknown operations
+        b"\x30\x44\x02\x20" * 20,  # what an old FindAndDelete looked for
+    ],
+)
+def test_g2_scripts_are_bytes(script: bytes) -> None:
+    tx = Tx(2, (TxIn(OutPoint(Txid(b"\x01" * 32), 0), 0, script, (script, script)),), (TxOut(Sat(1), script),), 0)
+    data = bytes(80) + b"\x01" + tx.encode()
+    (read,) = Block.decode(data).txs
+    assert (read.encode(), read.txid) == (tx.encode(), tx.txid)
+
+
+class _Chains(Bitcoind):
+    """Answers for whichever chain it is told to."""
+
+    genesis, height = BlockHash(b"\x01" * 32), 5
+
+    async def info(self) -> ChainInfo:
+        return ChainInfo("regtest", BlockHeight(self.height), self._at(self.height), self.genesis, True, 0)
+
+    async def block_hash(self, height: int) -> BlockHash | None:
+        return self._at(height) if height <= self.height else None
+
+    async def header(self, block_hash: BlockHash) -> HeaderInfo | None:
+        height = block_hash[0]
+        return HeaderInfo(block_hash, self._at(height - 1), BlockHeight(height), height <= self.height)
+
+    async def wait_for_block(self, tip: BlockHash, height: int, timeout: float) -> None:
+        await asyncio.sleep(0.005)
+
+    @staticmethod
+    def _at(height: int) -> BlockHash:
+        return BlockHash(bytes([height]) * 32)
+
+
+def _watched(story: Callable[[_Chains, Watcher], Awaitable[None]]) -> list[object]:
+    told: list[object] = []
+
+    async def main() -> None:
+        backend = _Chains("http://127.0.0.1:1")
+        recent = [(BlockHeight(height), backend._at(height)) for height in range(1, 5)]
+        watcher = Watcher(backend, (BlockHeight(5), backend._at(5)), recent=recent, poll_interval=0.005)
+
+        async def listen() -> None:
+            async for event in watcher:
+                told.append(event)  # noqa: PERF401 - the list is looked at while it grows
+
+        task = asyncio.create_task(listen())
+        async with asyncio.timeout(10):
+            while not watcher.at_tip:
+                await asyncio.sleep(0.005)
+            await story(backend, watcher)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+            raise failure
+
+    asyncio.run(main())
+    return told
+
+
+def test_g4_another_chain_ends_it() -> None:
+    async def story(backend: _Chains, watcher: Watcher) -> None:
+        backend.genesis = BlockHash(b"\x02" * 32)
+        await asyncio.sleep(0.1)
+
+    with pytest.raises(WrongChain):
+        _watched(story)
+
+
+def test_g4_a_height_that_falls_takes_nothing_back() -> None:
+    async def story(backend: _Chains, watcher: Watcher) -> None:
+        backend.height = 2
+        while watcher.stale_since is None:
+            await asyncio.sleep(0.005)
+        assert "behind" in watcher.problem
+        backend.height = 5
+        while watcher.stale_since is not None:
+            await asyncio.sleep(0.005)
+
+    assert _watched(story) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:8332", True),
+        ("http://localhost:8332", True),
+        ("http://[::1]:8332", True),
+        ("http://192.168.0.7:8332", False),
+        ("http://localhost.example:8332", False),
+    ],
+)
+def test_g7_a_password_that_leaves_the_machine_is_warned_of(url: str, local: bool) -> None:
+    node = SimpleNamespace(backend=Bitcoind(url), chain=SimpleNamespace(trouble=""))
+    warnings = Node.warnings(node)  # type: ignore[arg-type]
+    assert [("unencrypted" in one) for one in warnings] == ([] if local else [True])

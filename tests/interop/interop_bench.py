@@ -170,13 +170,14 @@ class Chain:
         return cls(process, said["rpc"], Path(said["cookie"]))
 
     @classmethod
-    def bitcoind(cls, directory: Path, first: str = NOBODY_ADDRESS) -> Chain:
+    def bitcoind(cls, directory: Path, first: str = NOBODY_ADDRESS, *options: str) -> Chain:
         """A real bitcoind on regtest with Bitcoin Core's mempool policy, and one block to the address ``first``."""
         command = bitcoind_command()
         assert command is not None
         datadir, port = directory / "bitcoind", free_port()
         datadir.mkdir()
         command += [f"-datadir={datadir}", "-regtest", f"-rpcport={port}", "-server", "-listen=0", "-disablewallet"]
+        command += options
         # The floor that has been usual for long; newer versions go down to a tenth of it.
         command += ["-minrelaytxfee=0.00001", "-incrementalrelayfee=0.00001"]
         if "knots" in subprocess.run([*command, "-version"], capture_output=True, text=True, check=True).stdout.lower():

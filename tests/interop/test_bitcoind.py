@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from devnet_bench import ADDRESS
-from interop_bench import ANYONE_ADDRESS, Chain, missing_bitcoind, need
+from interop_bench import ANYONE_ADDRESS, Chain, free_port, missing_bitcoind, need
 from test_bitcoind_backend import (
     coinbase,
     test_broadcast_and_outputs,
@@ -21,10 +21,14 @@ from test_bitcoind_backend import (
 )
 from test_watcher import Follower
 
+from salama.base.ids import BlockHash
 from salama.bitcoin.chain_events import BlockDisconnected
+from salama.bitcoin.tx import Tx
 from salama.chain.backend import BackendUnavailable, BroadcastResult
 from salama.chain.bitcoind import Bitcoind
+from salama.chain.publishers import find_publishers
 from salama.chain.watcher import Watcher
+from salama.chain.zmq_feed import ZmqFeed
 
 pytestmark = pytest.mark.interop
 
@@ -116,3 +120,36 @@ def test_watching_through_a_reorg_and_a_restart(tmp_path: Path) -> None:
         asyncio.run(run())
     finally:
         bitcoind.stop()
+
+
+def test_its_publishers_are_found_and_listened_to(tmp_path: Path) -> None:
+    need("bitcoind", missing_bitcoind())
+    ports = [free_port(), free_port()]
+    options = [f"-zmqpub{t}=tcp://127.0.0.1:{p}" for t, p in zip(("hashblock", "rawtx"), ports, strict=True)]
+    chain = Chain.bitcoind(tmp_path, ADDRESS, *options)
+
+    async def work() -> None:
+        backend = Bitcoind(chain.url, cookie=chain.cookie)
+        publishers = await find_publishers(backend)
+        assert publishers == {"hashblock": f"tcp://127.0.0.1:{ports[0]}", "rawtx": f"tcp://127.0.0.1:{ports[1]}"}
+        blocks: list[BlockHash] = []
+        txs: list[Tx] = []
+        feed = asyncio.create_task(ZmqFeed(publishers, blocks.append, txs.append).run())
+        try:
+            async with asyncio.timeout(30):
+                while not (blocks and txs):  # whoever subscribes just now may miss the first
+                    chain.call("generatetoaddress", 1, ADDRESS)
+                    await asyncio.sleep(0.2)
+            best = await asyncio.to_thread(chain.call, "getbestblockhash")
+            assert str(blocks[-1]) == best
+            block = await backend.block(blocks[-1])
+            assert txs[-1].encode() == block.txs[0].encode()
+        finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+            await backend.close()
+
+    try:
+        asyncio.run(work())
+    finally:
+        chain.stop()

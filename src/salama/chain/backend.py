@@ -123,6 +123,10 @@ class BroadcastResult:
 class ChainBackend(Protocol):
     """A view of the Bitcoin network and a way to speak to it."""
 
+    @property
+    def is_local(self) -> bool:
+        """False if questions and passwords cross a network in the clear (immunity G7): the node warns then."""
+
     async def info(self) -> ChainInfo:
         """Network, tip and whether the back-end has caught up."""
 

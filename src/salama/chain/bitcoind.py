@@ -92,7 +92,7 @@ class Bitcoind:
 
     @property
     def is_local(self) -> bool:
-        """False if passwords and questions cross a network in the clear (immunity G7): the node should warn."""
+        """False if questions and passwords cross a network in the clear (immunity G7): the node warns then."""
         return self._rpc.is_local
 
     @property

@@ -313,6 +313,9 @@ class Node:
         for one in self.wallet.state.unconfirmed():
             if one.tx is not None:
                 self.broadcaster.publish(one.tx, "wallet transaction")
+        feed = await outside.feed(self.backend, self.onchain.transaction_heard)
+        if feed is not None:
+            tasks.create_task(self._supervise(feed.run()), name="feed")
         tasks.create_task(self._supervise(self.chain.run()), name="chain")
         await self._caught_up()
         if self.chain.feerate is not None:
@@ -338,6 +341,8 @@ class Node:
                 f"The back-end at {self.config.bitcoind} serves {info.network_name}, not {network.name}.",
                 "Point --bitcoind at the right node.",
             )
+        if not self.backend.is_local:
+            log.warning("bitcoind is on another machine: questions and the password cross the network unencrypted")
         known = self.journal.read_now(lambda db: queries.key_value(db, GENESIS))
         if known is None:
             await self.journal.commit([PutKeyValue(GENESIS, bytes(info.genesis_hash))])
@@ -404,6 +409,15 @@ class Node:
             await asyncio.sleep(TICK_SECONDS)
             self.payments.tell(Ticked())
             self._mind_chain()
+
+    def warnings(self) -> list[str]:
+        """What a person should look at, in sentences."""
+        found = []
+        if trouble := self.chain.trouble:
+            found.append(f"We do not see the chain as it is: {trouble}. Nothing new is relayed, no channel is opened.")
+        if not self.backend.is_local:
+            found.append("Questions to bitcoind and their password cross a network unencrypted; use a tunnel.")
+        return found
 
     def _mind_chain(self) -> None:
         """Say when our view of the chain grows old, and when it is whole again."""

@@ -130,6 +130,8 @@ class SimBackend:
             self._machine.fault_happened("chain back-end away")
             raise BackendUnavailable("connection refused")
 
+    is_local = True
+
     async def info(self) -> ChainInfo:
         await self._ask()
         tip = self._chain.state.tip
