@@ -15,12 +15,15 @@ from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.channel.events import (
     BlockArrived,
     Broadcast,
+    CloseChannel,
     CommandAnswered,
     Disconnected,
+    ForceClose,
     ForgetChannel,
     FundingConfirmed,
     FundingMade,
     FundingRefused,
+    FundingUnconfirmed,
     ReleaseFunding,
     RequestFunding,
     Send,
@@ -449,6 +452,36 @@ def test_the_accepter_forgets_a_funding_that_never_confirms() -> None:
     assert pair.bob.record.phase is Phase.CLOSED
     assert not pair.bob.broadcasts, "nothing was lost, nothing is published"
     assert pair.alice.record.phase is Phase.AWAITING_FUNDING, "the opener has money in it"
+
+
+@pytest.mark.parametrize("end", ["closed together", "failed"])
+def test_the_accepter_forgets_a_channel_that_was_given_up_before_it_was_funded(end: str) -> None:
+    pair = Pair.of()
+    pair.opens(1_000_000, 300_000_000)
+    pair.settle()
+    if end == "failed":
+        pair.bob.does(ForceClose("for a test"))
+        assert pair.bob.record.phase is Phase.ON_CHAIN
+    else:
+        pair.alice.does(CloseChannel(p2wpkh(b"\x02" * 33)))
+        pair.settle()
+        assert pair.bob.record.phase is Phase.NEGOTIATING
+    pair.cut()
+    pair.mines(2016)
+    assert pair.bob.record.phase is not Phase.CLOSED
+    pair.mines(1)
+    assert pair.bob.record.phase is Phase.CLOSED
+
+
+def test_a_reorganisation_gives_a_funding_its_time_again() -> None:
+    pair = Pair.opened(1_000_000, 300_000_000)
+    pair.cut()
+    pair.mines(3000)
+    pair.bob.does(FundingUnconfirmed())
+    pair.mines(2016)
+    assert pair.bob.record.phase is Phase.NORMAL, "there is our money in it"
+    pair.mines(1)
+    assert pair.bob.record.phase is Phase.CLOSED
 
 
 def test_the_accepter_keeps_a_confirmed_channel_however_long_the_peer_is_away() -> None:

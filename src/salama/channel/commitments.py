@@ -87,6 +87,18 @@ def remote_commitment_tx(record: ChannelRecord, funding: ActiveFunding, remote: 
     )
 
 
+def derive_next_keys(record: ChannelRecord) -> None:
+    """Work out the keys of both commitments to come, as far as their points are known: ``commitment_keys`` remembers
+    them, so that neither side waits for them later.
+    """
+    ours, theirs = record.params.ours.basepoints, record.params.theirs.basepoints
+    point = record.our_points.at(record.funding.local.number + 1)
+    if point is not None:
+        commitment_keys(ours, theirs, point)
+    if record.their_next_point is not None:
+        commitment_keys(theirs, ours, record.their_next_point)
+
+
 def _factor(record: ChannelRecord) -> int:
     params = record.params
     return obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment)

@@ -83,6 +83,8 @@ def funding_unconfirmed(channel: Channel, event: FundingUnconfirmed, env: Channe
     if channel.record.funding.confirmation is None:
         return Transition(channel)
     changed = _with_funding(channel, replace(channel.record.funding, confirmation=None))
+    # It was paid for once: the time after which it is given up begins anew.
+    changed = Channel(replace(changed.record, opened_at=env.height), changed.link)
     return Transition(changed, (), (_row("channel.funding_unconfirmed", channel.record),))
 
 
@@ -152,10 +154,7 @@ def block_arrived(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Tra
     if record.spend is not None:
         is_deep = int(env.height) - int(record.spend.height) + 1 >= env.policy.irrevocable_depth
         return _close_for_good(channel, "closed") if is_deep else Transition(channel)
-    waited = int(env.height) - int(record.opened_at)
-    # An opener keeps what it may have published; after a loss nobody knows whether it was, and the chain shows it.
-    is_given_up = record.phase is Phase.AWAITING_FUNDING and (not record.params.is_opener or record.restored)
-    if is_given_up and record.funding.confirmation is None and waited > env.policy.funding_timeout:
+    if _is_void(record, env):
         return _close_for_good(channel, "the funding did not confirm in time")
     reason = missed_deadline(record, env) if env.minds_deadlines else ""
     return fail_channel(channel, reason) if reason else Transition(channel)
@@ -165,11 +164,20 @@ def block_arrived(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Tra
 def block_arrived_after_close(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Transition[Channel]:
     """``onchain`` counts from here; except where a funding that never confirmed leaves nothing to count."""
     record = channel.record
-    waited = int(env.height) - int(record.opened_at)
-    is_void = record.phase is Phase.ON_CHAIN and record.spend is None and record.funding.confirmation is None
-    if is_void and not record.params.is_opener and waited > env.policy.funding_timeout:
+    if record.phase is Phase.ON_CHAIN and record.spend is None and _is_void(record, env):
         return _close_for_good(channel, "the funding did not confirm in time")
     return Transition(channel)
+
+
+def _is_void(record: ChannelRecord, env: ChannelEnv) -> bool:
+    """Whether there will never be anything to spend, in whatever phase the channel is: also one that is closed, or
+    failed, before it was funded must end (B2.05, immunity A5).
+
+    An opener keeps what it may have published; after a loss nobody knows whether it was, and the chain shows it.
+    """
+    waited = int(env.height) - int(record.opened_at)
+    may_give_up = not record.params.is_opener or record.restored
+    return may_give_up and record.funding.confirmation is None and waited > env.policy.funding_timeout
 
 
 # --- channel_ready (B2.06) -------------------------------------------------------------------------------------------

@@ -260,6 +260,8 @@ class CommandAnswered(Effect):
 
     code: str
     reason: str
+    command: Event | None = field(default=None, compare=False, repr=False)
+    """The very event that is answered (``step.turn`` puts it there); None answers who began the opening."""
 
 
 @dataclass(frozen=True, slots=True)

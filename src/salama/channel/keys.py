@@ -57,9 +57,10 @@ def derive_public_key(basepoint: bytes, per_commitment_point: bytes) -> bytes:
     return add_to_point(basepoint, sha256(per_commitment_point + basepoint))
 
 
-def derive_secret(basepoint_secret: bytes, per_commitment_point: bytes) -> SecretKey:
-    """The secret of ``derive_public_key`` of the same pair. Raises InvalidKey."""
-    return SecretKey(add_scalars(basepoint_secret, sha256(per_commitment_point + public_key(basepoint_secret))))
+def derive_secret(basepoint_secret: bytes, per_commitment_point: bytes, basepoint: bytes = b"") -> SecretKey:
+    """The secret of ``derive_public_key`` of the same pair; ``basepoint`` if the caller knows it. Raises InvalidKey."""
+    basepoint = basepoint or public_key(basepoint_secret)
+    return SecretKey(add_scalars(basepoint_secret, sha256(per_commitment_point + basepoint)))
 
 
 def revocation_public_key(revocation_basepoint: bytes, per_commitment_point: bytes) -> bytes:

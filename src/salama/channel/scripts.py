@@ -38,10 +38,14 @@ from salama.crypto.hashes import hash160, ripemd160
 ANCHOR_CSV: Final = 16
 """Blocks after which anybody may sweep an anchor."""
 
+# Keys that a channel keeps: a commitment comes back to the same four scripts each time.
+_CHANNELS_REMEMBERED: Final = 4096
+
 # The same payment hash comes back in both commitments and in each of their successors.
 _payment_hash160 = lru_cache(maxsize=8192)(ripemd160)
 
 
+@lru_cache(maxsize=_CHANNELS_REMEMBERED)
 def funding_script(one: bytes, another: bytes) -> bytes:
     """Two-of-two of both funding keys, which may be given in any order."""
     lesser, greater = sorted((one, another))
@@ -60,11 +64,13 @@ def to_local_script(revocation: bytes, delayed_payment: bytes, to_self_delay: in
     )
 
 
+@lru_cache(maxsize=_CHANNELS_REMEMBERED)
 def to_remote_script(other_payment: bytes) -> bytes:
     """The other side's money, spendable after one confirmation (commitments with anchors)."""
     return script(other_payment, OP_CHECKSIGVERIFY, 1, OP_CHECKSEQUENCEVERIFY)
 
 
+@lru_cache(maxsize=2 * _CHANNELS_REMEMBERED)
 def anchor_script(funding_pubkey: bytes) -> bytes:
     """An output for fee bumping by one side; anybody's after 16 blocks."""
     return script(funding_pubkey, OP_CHECKSIG, OP_IFDUP, OP_NOTIF, OP_16, OP_CHECKSEQUENCEVERIFY, OP_ENDIF)

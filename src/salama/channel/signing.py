@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from salama.base.ids import ChannelId, OutPoint, ShortChannelId, Txid
 from salama.base.machine import Effect, Owed, Row, Transition
 from salama.base.units import Sat
+from salama.base.values import replace
 from salama.bitcoin.tx import Tx
 from salama.channel.closing_forms import Form
 from salama.channel.events import AnnounceChannel, Broadcast, Disconnect, PublicEvent, Send
@@ -306,7 +307,7 @@ def _with_point(state: AnyChannel, number: int, point: bytes) -> AnyChannel:
     window: PointWindow = state.record.our_points.extended(number, point)
     if window is state.record.our_points:
         return state
-    return Channel(dataclasses.replace(state.record, our_points=window), state.link)
+    return Channel(replace(state.record, our_points=window), state.link)
 
 
 def _announcement(owed: OweAnnouncement, answer: AnnouncementSigned) -> list[Effect]:

@@ -7,7 +7,7 @@ dust: who calls ``reduce`` has checked the updates, and what cannot be is refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from salama.base.ids import PaymentHash, Side
@@ -147,11 +147,13 @@ class CommitmentSpec:
         return CommitmentSpec(not self.owner_is_us, self.feerate, self.to_remote, self.to_local, self.htlcs)
 
 
-def reduce(spec: CommitmentSpec, our_updates: Iterable[Update], their_updates: Iterable[Update]) -> CommitmentSpec:
+def reduce(spec: CommitmentSpec, our_updates: Sequence[Update], their_updates: Sequence[Update]) -> CommitmentSpec:
     """``spec`` after the updates of both sides, which the caller has ordered and checked.
 
-    Costs one copy of the map of HTLCs and a step for each update. Raises ImpossibleUpdate.
+    Costs one copy of the map of HTLCs and a step for each update, nothing if there is none. Raises ImpossibleUpdate.
     """
+    if not our_updates and not their_updates:
+        return spec
     htlcs = dict(spec.htlcs)
     balance = {True: int(spec.our_balance), False: int(spec.their_balance)}
     feerate = spec.feerate

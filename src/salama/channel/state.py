@@ -280,7 +280,8 @@ class ChannelRecord:
     phase: Phase
     active: tuple[ActiveFunding, ...]
     opened_at: BlockHeight
-    """Chain height at the first signature, for giving up on a funding that never confirms."""
+    """Chain height at the first signature, or when a reorganisation took the funding away: for giving up on one that
+    never confirms."""
     our_points: PointWindow
     their_next_point: bytes | None
     """For the remote commitment after the latest that we signed; None while the peer owes it."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from salama.base.ids import Side
 from salama.base.machine import CommandRefused, Effect, Event, PeerViolation, Row, Transition
+from salama.base.values import replace
 from salama.channel import closing, confirming, failing, normal, opening, reestablish, simple_close
 from salama.channel.dispatch import TABLE
 from salama.channel.env import ChannelEnv
@@ -133,9 +134,10 @@ def turn(channel: AnyChannel, events: Sequence[Event], env: ChannelEnv) -> Trans
                 else failing.react(channel, violation)
             )
         except CommandRefused as refusal:
-            done = Transition(channel, (CommandAnswered(refusal.code, refusal.reason),))
+            done = Transition(channel, (CommandAnswered(refusal.code, refusal.reason, event),))
+        # An opening answers whoever began it, with whatever event its end comes.
+        effects += done.effects if isinstance(channel, Opening) else _addressed(done.effects, event)
         channel = done.state
-        effects += done.effects
         rows += done.rows
     if isinstance(channel, Channel):
         for due in DUE:
@@ -148,6 +150,11 @@ def turn(channel: AnyChannel, events: Sequence[Event], env: ChannelEnv) -> Trans
                 effects += more.effects
                 rows += more.rows
     return Transition(channel, tuple(effects), tuple(rows))
+
+
+def _addressed(effects: Sequence[Effect], event: Event) -> list[Effect]:
+    """``effects`` with its command in each answer."""
+    return [replace(one, command=event) if isinstance(one, CommandAnswered) else one for one in effects]
 
 
 def resume(record: ChannelRecord, env: ChannelEnv) -> Transition[Channel]:

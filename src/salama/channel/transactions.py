@@ -169,8 +169,9 @@ def make_commitment_tx(
             rows.append((anchor, p2wsh(anchor_script(owner_funding_pubkey)), 0, 0, "owner_anchor"))
         if has_remote or kept:
             rows.append((anchor, p2wsh(anchor_script(other_funding_pubkey)), 0, 0, "other_anchor"))
-    scripts = format.htlc_scripts(keys)
+    scripts = format.htlc_scripts(keys) if kept else None
     for htlc in kept:
+        assert scripts is not None
         offered = spec.is_offered(htlc)
         witness = (
             scripts.offered(htlc.payment_hash) if offered else scripts.received(htlc.payment_hash, htlc.cltv_expiry)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from salama.base.ids import ChannelId, NodeId, OutPoint
-from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
+from salama.base.machine import Effect, Event, Row, Transition
 from salama.channel.events import (
     AddDropped,
     AddRefused,
@@ -51,7 +51,8 @@ class ChannelActor(Actor[AnyChannel]):
     def __init__(self, registry: Channels, state: AnyChannel, peer: NodeId) -> None:
         super().__init__(f"channel {state.channel_id.hex()[:8]}", state, registry.journal)
         self.registry, self.peer = registry, peer
-        self.answers: list[asyncio.Future[CommandAnswered]] = []
+        self.answers: list[tuple[Event | None, asyncio.Future[CommandAnswered]]] = []
+        """Who waits for what becomes of a command; None is the command to open."""
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.is_retired = False
@@ -59,6 +60,26 @@ class ChannelActor(Actor[AnyChannel]):
         """Ends an opening that takes too long."""
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
+
+    def asked(self, command: Event | None) -> asyncio.Future[CommandAnswered]:
+        """What will be answered to ``command``."""
+        answer: asyncio.Future[CommandAnswered] = asyncio.get_running_loop().create_future()
+        self.answers.append((command, answer))
+        return answer
+
+    def answer(self, answered: CommandAnswered) -> None:
+        """Tell whoever gave the command, and nobody else: several may wait, and equal commands are not the same one."""
+        for command, waiting in self.answers:
+            if command is answered.command and not waiting.done():
+                waiting.set_result(answered)
+        self.answers = [(command, waiting) for command, waiting in self.answers if not waiting.done()]
+
+    def answer_all(self, code: str, reason: str) -> None:
+        """Nothing more will be done here: nobody may wait for ever."""
+        waiting, self.answers = self.answers, []
+        for _, one in waiting:
+            if not one.done():
+                one.set_result(CommandAnswered(code, reason))
 
     @property
     def record(self) -> ChannelRecord | None:
@@ -127,11 +148,7 @@ class ChannelActor(Actor[AnyChannel]):
 
     def on_fault(self, error: Exception) -> None:
         """Freeze: nothing is closed by itself, the peer is disconnected, a person must look."""
-        for answer in self.answers:
-            if not answer.done():
-                answer.set_exception(
-                    CommandRefused("channel_frozen", f"The channel failed: {error}.", "Look into the log.")
-                )
+        self.answer_all("channel_frozen", f"The channel failed: {error}. Look into the log.")
         peer = self.registry.peers.connected.get(self.peer)
         if peer is not None:
             peer.disconnect("internal error")

@@ -157,6 +157,7 @@ class Channels(Openings):
         if actor.is_retired:
             return
         actor.is_retired = True
+        actor.answer_all("channel_gone", "The channel is closed.")
         if actor.claimed is not None:
             self._claimed.discard(actor.claimed)
         if isinstance(actor.state, Opening):
@@ -310,17 +311,11 @@ class Channels(Openings):
             case AddRefused() | AddDropped():
                 self.around.offer_ended(effect)
             case CommandAnswered():
-                self._answer(actor, effect)
+                actor.answer(effect)
             case AnnounceChannel(announcement):
                 self.around.announce(announcement)
             case _:
                 raise TypeError(f"nobody performs {type(effect).__name__}")
-
-    def _answer(self, actor: ChannelActor, answer: CommandAnswered) -> None:
-        waiting, actor.answers = actor.answers, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(answer)
 
     # --- the chain ----------------------------------------------------------------------------------------------------
 
@@ -388,8 +383,11 @@ class Channels(Openings):
 
     async def command(self, actor: ChannelActor, event: Event) -> None:
         """Give a user's command to a channel and wait for its answer. Raises CommandRefused."""
-        answer: asyncio.Future[CommandAnswered] = asyncio.get_running_loop().create_future()
-        actor.answers.append(answer)
+        if actor.frozen:
+            raise CommandRefused("channel_frozen", "The channel failed and is frozen.", "Look into the log.")
+        if actor.is_retired:
+            raise CommandRefused("channel_gone", "The channel is closed.")
+        answer = actor.asked(event)
         actor.tell(event)
         answered = await answer
         if answered.code:

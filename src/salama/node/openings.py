@@ -105,9 +105,6 @@ class Openings(ABC):
     @abstractmethod
     def _retire(self, actor: ChannelActor) -> None: ...
 
-    @abstractmethod
-    def _answer(self, actor: ChannelActor, answer: CommandAnswered) -> None: ...
-
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def claim(self, actor: ChannelActor, channel_id: ChannelId) -> bool:
@@ -185,8 +182,7 @@ class Openings(ABC):
             self.env(),
         )
         actor = self._begin(node_id, begun.state)
-        answer: asyncio.Future[CommandAnswered] = asyncio.get_running_loop().create_future()
-        actor.answers.append(answer)
+        answer = actor.asked(None)
         for effect in begun.effects:
             self.perform(actor, effect)
         answered = await answer
@@ -297,7 +293,7 @@ class Openings(ABC):
     def _drop_abandoned(self, actor: ChannelActor) -> None:
         state = actor.state
         if isinstance(state, Opening) and state.stage is OpeningStage.ABANDONED:
-            self._answer(actor, CommandAnswered("opening_failed", f"The channel was not opened: {state.reason}."))
+            actor.answer(CommandAnswered("opening_failed", f"The channel was not opened: {state.reason}."))
             self._retire(actor)
 
     async def _fund(self, actor: ChannelActor, amount: Sat, script: bytes, feerate: FeeratePerKw | None) -> None:
