@@ -8,12 +8,18 @@ import json
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
+import msgspec
+
+from salama.api.calls import Calls
 from salama.api.errors import from_json
+from salama.api.method import Params, Result
+from salama.api.places import SOCKET_NAME, data_directory
 from salama.base.machine import CommandRefused
 
 MAX_ANSWER = 64 << 20
+R = TypeVar("R", bound=Result)
 
 
 def _not_running(path: Path) -> CommandRefused:
@@ -115,3 +121,42 @@ class RpcClient:
             self._writer.close()
             with suppress(OSError):
                 await self._writer.wait_closed()
+
+
+class Client(Calls):
+    """A running node, asked over its Unix socket, with typed results.
+
+        async with Client.of("regtest") as node:
+            print((await node.getinfo()).block_height)
+            async for event in node.stream():
+                print(event.name, event.fields)
+
+    Belongs to one event loop; calls may overlap.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._rpc = RpcClient(socket)
+
+    @classmethod
+    def of(cls, network: str, directory: Path | str | None = None) -> Self:
+        """The node of ``network`` in its usual directory, or the one in ``directory``."""
+        return cls(data_directory(str(directory) if directory else None, network) / SOCKET_NAME)
+
+    async def ask(self, method: str, params: Params, result: type[R]) -> R:
+        answer = await self._rpc.call(method, **msgspec.to_builtins(params))
+        try:
+            return msgspec.convert(answer, type=result)
+        except msgspec.ValidationError as error:
+            reason = f"The node answered {method} in a way that this version does not understand: {error}."
+            raise CommandRefused("bad_answer", reason, "Use the same version on both sides.") from None
+
+    async def __aenter__(self) -> Self:
+        await self._rpc.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Let go of the connection; the node goes on."""
+        await self._rpc.close()

@@ -10,6 +10,7 @@ from salama.api.area import Area
 from salama.api.method import Done, Nothing
 from salama.channel.state import Phase
 from salama.node.settings import SETTINGS, shown
+from salama.storage import queries
 
 
 class NodeMethods(Area):
@@ -51,9 +52,12 @@ class NodeMethods(Area):
         )
 
     async def events(self, params: schema.EventsParams) -> schema.Events:
-        rows = await self.node.news.after(params.after, params.limit, params.wait)
+        after = params.after
+        if after < 0:
+            after = await self.node.journal.read(queries.last_event)
+        rows = await self.node.news.after(after, params.limit, params.wait)
         lines = [schema.Event(id=e.id, at=e.at, name=e.name, fields=e.fields) for e in rows]
-        return schema.Events(events=lines, last_id=lines[-1].id if lines else params.after)
+        return schema.Events(events=lines, last_id=lines[-1].id if lines else after)
 
     async def config(self, params: schema.ConfigParams) -> schema.Settings:
         config = self.node.config
