@@ -50,7 +50,7 @@ from salama.crypto import secp256k1
 from salama.crypto.hashes import equal
 from salama.crypto.secrets import SecretKey
 from salama.crypto.seeds import ExtendedKey
-from salama.crypto.shachain import FIRST_INDEX, secret_at
+from salama.crypto.shachain import FIRST_INDEX, branch_at, secret_below
 from salama.onchain.signing import ClaimSignatures, OweClaim
 from salama.signer.claims import ForeignScript, sign_claim
 from salama.signer.policy import SigningRefused as SigningRefused
@@ -59,6 +59,8 @@ from salama.signer.policy import check_claim_fee, check_closing_fee
 NODE_PATH: Final = "m/1017'/0'"
 CHANNELS_PATH: Final = "m/1017'/1'"
 _CHANNELS_REMEMBERED: Final = 4096
+_BRANCH_BITS: Final = 8
+"""Of a per-commitment secret's index: so many hashes are left of 48 while a channel stays in the same branch."""
 _WORTH_SHARING: Final = 64
 """Signatures from which on handing them to other threads pays: one takes about 25 us, a hand-over about 100."""
 _THREADS: Final = 4
@@ -99,6 +101,7 @@ class LocalSigner:
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._secrets = lru_cache(maxsize=_CHANNELS_REMEMBERED)(self._derive)
+        self._branch = lru_cache(maxsize=_CHANNELS_REMEMBERED)(self._derive_branch)
         self.signatures = 0
         """Made for channels since the start."""
 
@@ -117,7 +120,7 @@ class LocalSigner:
     def channel_keys(self, key_index: int) -> OurKeys:
         """Public keys of channel ``key_index`` (0 to 2^31 - 1) with its first two per-commitment points."""
         secrets = self._secrets(key_index)
-        return OurKeys(key_index, secrets.basepoints, _point(secrets, 0), _point(secrets, 1))
+        return OurKeys(key_index, secrets.basepoints, self._point(key_index, 0), self._point(key_index, 1))
 
     def _derive(self, key_index: int) -> _ChannelSecrets:
         if not 0 <= key_index < 1 << 31:
@@ -128,6 +131,17 @@ class LocalSigner:
         )
         points = Basepoints(*(key.public_key for key in (funding, revocation, payment, delayed, htlc)))
         return _ChannelSecrets(funding, revocation, payment, delayed, htlc, seed, points)
+
+    def _derive_branch(self, key_index: int, branch: int) -> SecretKey:
+        index = branch << _BRANCH_BITS
+        return SecretKey(branch_at(self._secrets(key_index).commitments_seed, index, _BRANCH_BITS))
+
+    def _commitment_secret(self, key_index: int, number: int) -> bytes:
+        index = FIRST_INDEX - number
+        return secret_below(self._branch(key_index, index >> _BRANCH_BITS), _BRANCH_BITS, index)
+
+    def _point(self, key_index: int, number: int) -> bytes:
+        return secp256k1.public_key(self._commitment_secret(key_index, number))
 
     def ecdh(self, point: bytes) -> bytes:
         """Shared secret of the node key with ``point`` (onions, handshakes). Raises InvalidPoint."""
@@ -199,7 +213,7 @@ class LocalSigner:
                 secp256k1.sign(self._secrets(owed.key_index).funding, owed.digest),
             )
         if isinstance(owed, OweSecretCheck):
-            secret = _commitment_secret(self._secrets(owed.key_index), owed.number)
+            secret = self._commitment_secret(owed.key_index, owed.number)
             return SecretChecked(equal(secret, owed.claimed))
         raise SigningRefused(f"no answer to {type(owed).__name__}")
 
@@ -217,7 +231,7 @@ class LocalSigner:
         signature = secp256k1.sign(secrets.funding, owed.digest)
         if not owed.htlc_digests:
             return CommitmentSignatures(signature)
-        key = derive_secret(secrets.htlc, owed.point)
+        key = derive_secret(secrets.htlc, owed.point, secrets.basepoints.htlc)
         return CommitmentSignatures(signature, self._sign_many(key, owed.htlc_digests))
 
     def _sign_many(self, key: SecretKey, digests: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -241,8 +255,8 @@ class LocalSigner:
             if history.revoked >= 0 and not history.revoked <= owed.number <= history.revoked + 1:
                 raise SigningRefused(f"the secret of commitment {owed.number} after that of {history.revoked}")
             history.revoked = owed.number
-        secrets = self._secrets(owed.key_index)
-        return Revocation(_commitment_secret(secrets, owed.number), _point(secrets, owed.number + 2))
+        secret = self._commitment_secret(owed.key_index, owed.number)
+        return Revocation(secret, self._point(owed.key_index, owed.number + 2))
 
     def _sign_publication(self, owed: OwePublication) -> Signature:
         if owed.commitment_number is not None:
@@ -259,11 +273,3 @@ def _secret_of(key: ExtendedKey) -> SecretKey:
     secret = key.secret
     assert secret is not None
     return SecretKey(secret)
-
-
-def _commitment_secret(secrets: _ChannelSecrets, number: int) -> bytes:
-    return secret_at(secrets.commitments_seed, FIRST_INDEX - number)
-
-
-def _point(secrets: _ChannelSecrets, number: int) -> bytes:
-    return secp256k1.public_key(_commitment_secret(secrets, number))

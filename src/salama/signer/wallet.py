@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from salama.bitcoin.networks import Network
+from salama.bitcoin.psbt import Psbt
 from salama.bitcoin.tx import Tx
 from salama.crypto.seeds import ExtendedKey
 from salama.signer.policy import check_fee
+from salama.wallet.coins import Coin
 from salama.wallet.funding import Funded
-from salama.wallet.keys import Accounts, KeyPath, full_path
+from salama.wallet.keys import KINDS, Accounts, KeyPath, Kind, account_path, full_path
+from salama.wallet.psbts import all_spent, signed
 from salama.wallet.signing import sign
 
 
@@ -25,6 +30,22 @@ class WalletKeys:
         """The transaction with every input signed. Raises SigningRefused if its fee is absurd."""
         check_fee(funded.tx, sum(int(coin.value) for coin in funded.coins), funded.weight)
         return sign(funded, self.secret)
+
+    def sign_psbt(self, psbt: Psbt, mine: Mapping[int, Coin]) -> Psbt:
+        """The PSBT with signatures on ``mine``. Raises CommandRefused, and SigningRefused if its fee is absurd."""
+        spent = all_spent(psbt, mine)
+        weight = 4 * len(psbt.tx.encode_stripped()) + 300 * len(psbt.inputs)
+        check_fee(psbt.tx, sum(int(output.value) for output in spent), weight)
+        return signed(psbt, mine, self.secret)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the master key: how descriptors and PSBTs name this wallet."""
+        return self._root.fingerprint
+
+    def account_secrets(self) -> dict[Kind, ExtendedKey]:
+        """The account keys with their secrets: whoever has them may spend every coin."""
+        return {kind: self._root.derive(account_path(kind, self._network)) for kind in KINDS}
 
     def secret(self, key: KeyPath) -> bytes:
         """The untweaked secret of ``key``."""

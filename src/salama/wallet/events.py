@@ -141,6 +141,8 @@ class WalletTxConfirmed(Row):
     height: BlockHeight
     received: Sat
     spent: Sat
+    fee: Sat | None = field(default=None, compare=False)
+    """Known if every input was ours, and not kept with the row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,9 @@ def _block_connected(state: WalletState, event: BlockConnected, env: ev.WalletEn
 def _confirmed(draft: _Draft, txid: Txid, height: BlockHeight) -> Row:
     one = draft.recent[txid]
     spent = Sat.total(draft.coins[o].value for o in one.spends if o in draft.coins)
-    return ev.WalletTxConfirmed(txid, height, Sat.total(coin.value for coin in one.coins), spent)
+    received = Sat.total(coin.value for coin in one.coins)
+    fee = None if one.tx is None else spent - Sat.total(out.value for out in one.tx.outputs)
+    return ev.WalletTxConfirmed(txid, height, received, spent, fee)
 
 
 def _block_disconnected(state: WalletState, event: BlockDisconnected, env: ev.WalletEnv) -> Transition[WalletState]:
