@@ -43,7 +43,7 @@ def line_of(*names: str) -> Iterator[tuple[LocalNetwork, list[LocalNode]]]:
     """Nodes in a row, each with a channel to the next that holds ``CAPACITY``."""
     with TemporaryDirectory(prefix="salama-bench-") as place, LocalNetwork(Path(place)) as network:
         nodes = [network.start(name, *SETTINGS) for name in names]
-        network.fund(*nodes[:-1])
+        network.fund(*nodes)
         for opener, peer in itertools.pairwise(nodes):
             network.open(opener, peer, CAPACITY)
         network.known(len(nodes) - 1)

@@ -15,7 +15,7 @@ from salama.testing.network import LocalNetwork, LocalNode
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalNode]]:
     with LocalNetwork(Path(tmp_path_factory.mktemp("costs"))) as network:
         nodes = [network.start(name, "log_level=info", *LIMITS) for name in ("alice", "bob")]
-        network.fund(nodes[0])
+        network.fund(*nodes)
         network.open(*nodes, "15000000sat")
         run(nodes, "10000sat", 5, 1)
         yield nodes

@@ -44,6 +44,24 @@ class _Request(msgspec.Struct):
     id: int | str | None = None
 
 
+class _Outbox:
+    """Replies to one client: all that one tick of the loop has made go out in one write."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._lines: list[bytes] = []
+
+    def put(self, line: bytes) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines and not self._writer.is_closing():
+            self._writer.write(b"".join(lines))
+
+
 class RpcServer:
     """Serves ``handlers`` (by method name) on ``path``."""
 
@@ -89,6 +107,7 @@ class RpcServer:
         self._clients.add(task)
         room = asyncio.Semaphore(MAX_PENDING)
         answers: set[asyncio.Task[None]] = set()
+        outbox = _Outbox(writer)
         try:
             while True:
                 try:
@@ -102,7 +121,7 @@ class RpcServer:
                 except (EOFError, OSError):
                     break
                 await room.acquire()
-                answer = asyncio.create_task(self._answer(line, writer, room))
+                answer = asyncio.create_task(self._answer(line, writer, outbox, room))
                 for tasks in (answers, self._answers):
                     tasks.add(answer)
                     answer.add_done_callback(tasks.discard)
@@ -114,13 +133,15 @@ class RpcServer:
             self._clients.discard(task)
             with suppress(OSError):
                 await asyncio.gather(*answers, return_exceptions=True)
+                outbox.flush()
                 writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter, room: asyncio.Semaphore) -> None:
+    async def _answer(
+        self, line: bytes, writer: asyncio.StreamWriter, outbox: _Outbox, room: asyncio.Semaphore
+    ) -> None:
         try:
-            reply = await self._call(line)
-            if not writer.is_closing():
-                writer.write(reply)
+            outbox.put(await self._call(line))
+            if not writer.is_closing() and writer.transport.get_write_buffer_size():
                 with suppress(OSError):
                     await writer.drain()
         finally:

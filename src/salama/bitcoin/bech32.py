@@ -52,28 +52,50 @@ def _feedback() -> tuple[int, ...]:
 _FEEDBACK: Final = _feedback()
 
 
-def _two_steps() -> tuple[int, ...]:
-    """The same for the ten bits that leave it when two groups come in at once."""
-    masks = []
-    for top in range(1 << 10):
-        register = top << 20
-        for _ in range(2):
+def _six_steps() -> tuple[tuple[int, ...], ...]:
+    """What becomes of the whole register while six groups come in: for each value of its low, middle and high ten bits.
+
+    The steps are linear, so that 30 of them tell about all: a value is the sum of its bits.
+    """
+    of_bit = []
+    for bit in range(30):
+        register = 1 << bit
+        for _ in range(6):
             register = (register & 0x1FFFFFF) << 5 ^ _FEEDBACK[register >> 25]
-        masks.append(register)
-    return tuple(masks)
+        of_bit.append(register)
+    tables = []
+    for part in range(3):
+        masks = [0]
+        for bit in of_bit[10 * part : 10 * part + 10]:
+            masks += [mask ^ bit for mask in masks]
+        tables.append(tuple(masks))
+    return tuple(tables)
 
 
-_FEEDBACK_OF_TWO: Final = _two_steps()
+_LOW, _MIDDLE, _HIGH = _six_steps()
+_SIX_GROUPS: Final = (1 << 30) - 1
 
 
 def _polymod(groups: bytes) -> int:
-    register = 1
-    if len(groups) % 2:
-        register, groups = 1 << 5 ^ groups[0], groups[1:]
-    feedback = _FEEDBACK_OF_TWO
-    for first, second in zip(groups[::2], groups[1::2], strict=True):
-        register = (register & 0xFFFFF) << 10 ^ first << 5 ^ second ^ feedback[register >> 20]
+    register, odd = 1, len(groups) % 6
+    for group in groups[:odd]:
+        register = (register & 0x1FFFFFF) << 5 ^ group ^ _FEEDBACK[register >> 25]
+    if len(groups) > odd:
+        value = _number(groups[odd:])
+        low, middle, high = _LOW, _MIDDLE, _HIGH
+        for shift in range(5 * (len(groups) - odd) - 30, -1, -30):
+            register = (
+                low[register & 0x3FF]
+                ^ middle[register >> 10 & 0x3FF]
+                ^ high[register >> 20]
+                ^ (value >> shift & _SIX_GROUPS)
+            )
     return register
+
+
+def _number(groups: bytes) -> int:
+    # Base 32 is what Python's own numbers read fastest; its digits are only spelt differently.
+    return int(groups.translate(_DIGIT_OF), 32)
 
 
 def _expand(hrp: str) -> bytes:
@@ -145,8 +167,7 @@ def pack(groups: bytes, *, pad: bool = False, strict: bool = True) -> bytes:
     if not groups:
         return b""
     try:
-        # Base 32 is what Python's own numbers read fastest; its digits are only spelt differently.
-        value = int(groups.translate(_DIGIT_OF), 32)
+        value = _number(groups)
     except ValueError:
         raise ValueError("a group of more than 5 bits") from None
     size, rest = divmod(5 * len(groups), 8)

@@ -152,8 +152,10 @@ def number(value: int) -> bytes:
 def script(*items: Op | bytes | int) -> bytes:
     """A script of opcodes (``Op``), pushed data (``bytes``) and pushed numbers (``int``)."""
     return b"".join(
-        bytes((item,)) if isinstance(item, Op) else push(item) if isinstance(item, bytes) else number(item)
-        for item in items
+        [
+            bytes((item,)) if isinstance(item, Op) else push(item) if isinstance(item, bytes) else number(item)
+            for item in items
+        ]
     )
 
 

@@ -11,6 +11,7 @@ that the counterparty may know, and use ``ecdh`` or ``public_key`` for secrets.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from coincurve._libsecp256k1 import ffi, lib
@@ -40,6 +41,10 @@ _NULL: Any = ffi.NULL
 _COMPRESSED: Any = lib.SECP256K1_EC_COMPRESSED
 
 
+# Points of peers and channels come back with every commitment, and to read one takes a square root. All are public.
+_POINTS_REMEMBERED: Final = 4096
+
+
 class InvalidKey(ValueError):
     """A scalar that is not 32 bytes, is zero, or is not below the group order; or a sum or product that is zero."""
 
@@ -52,13 +57,19 @@ class InvalidSignature(ValueError):
     """Bytes that cannot be a signature, or from which no key can be recovered."""
 
 
+@lru_cache(maxsize=_POINTS_REMEMBERED)
 def _parse(point: bytes) -> Any:
+    """To be read only: what changes a point in place takes ``_parse_copy``."""
     if len(point) != 33:
         raise InvalidPoint(f"{len(point)} bytes instead of 33")
     parsed = ffi.new(_PUBKEY)
     if not lib.secp256k1_ec_pubkey_parse(_ctx, parsed, point, 33):
         raise InvalidPoint("not a point of the curve")
     return parsed
+
+
+def _parse_copy(point: bytes) -> Any:
+    return ffi.new(_PUBKEY, _parse(point)[0])
 
 
 def _parse_xonly(point: bytes) -> Any:
@@ -133,7 +144,7 @@ def add_points(*points: bytes) -> bytes:
 
 def multiply_point(point: bytes, scalar: bytes) -> bytes:
     """``scalar`` * ``point``, in variable time: not for secret scalars. Raises InvalidPoint, InvalidKey."""
-    parsed = _parse(point)
+    parsed = _parse_copy(point)
     _check_scalar(scalar)
     lib.secp256k1_ec_pubkey_tweak_mul(_ctx, parsed, scalar)
     return _serialize(parsed)
@@ -141,7 +152,7 @@ def multiply_point(point: bytes, scalar: bytes) -> bytes:
 
 def add_to_point(point: bytes, scalar: bytes) -> bytes:
     """``point`` + ``scalar`` * G, in variable time: not for secret scalars. Raises InvalidPoint, InvalidKey."""
-    parsed = _parse(point)
+    parsed = _parse_copy(point)
     _check_scalar(scalar)
     if not lib.secp256k1_ec_pubkey_tweak_add(_ctx, parsed, scalar):
         raise InvalidPoint("the sum is the point at infinity")
@@ -221,8 +232,9 @@ def verify(point: bytes, digest: bytes, signature: bytes) -> bool:
     parsed_signature = ffi.new(_SIGNATURE)
     if not lib.secp256k1_ecdsa_signature_parse_compact(_ctx, parsed_signature, signature):
         return False
-    parsed_point = ffi.new(_PUBKEY)
-    if not lib.secp256k1_ec_pubkey_parse(_ctx, parsed_point, point, 33):
+    try:
+        parsed_point = _parse(point)
+    except InvalidPoint:
         return False
     return bool(lib.secp256k1_ecdsa_verify(_ctx, parsed_signature, digest, parsed_point))
 

@@ -39,6 +39,16 @@ def secret_at(seed: bytes, index: int) -> bytes:
     return _derive(seed, INDEX_BITS, index)
 
 
+def branch_at(seed: bytes, index: int, bits: int) -> bytes:
+    """The secret of ``index`` with its low ``bits`` bits zero: ``secret_below`` finds 2^bits others from it alone."""
+    return secret_at(seed, index >> bits << bits)
+
+
+def secret_below(branch: bytes, bits: int, index: int) -> bytes:
+    """The secret for ``index`` from ``branch_at(seed, index, bits)``: a hash for each low bit that is set."""
+    return _derive(branch, bits, index)
+
+
 def _bucket(index: int) -> int:
     return (index & -index).bit_length() - 1 if index else INDEX_BITS
 

@@ -86,7 +86,7 @@ class PaymentsActor(Actor[PaymentsState]):
     async def pay(self, payment: Payment, hints: tuple[tuple[HintHop, ...], ...], *, multi_part: bool) -> Payment:
         """Take a payment on and wait for its result. Raises CommandRefused for a hash that is paid or under way."""
         payment_hash = payment.payment_hash
-        earlier = self.journal.read_now(lambda db: queries.payment(db, payment_hash))
+        earlier = self.journal.look_up(lambda db: queries.payment(db, payment_hash))
         if payment_hash in self._commanded or payment_hash in self.state.payments:
             raise CommandRefused("payment_in_flight", "A payment of this invoice is under way.", "Wait for its result.")
         if earlier is not None and earlier.preimage is not None:
@@ -105,7 +105,7 @@ class PaymentsActor(Actor[PaymentsState]):
 
     def invoice(self, payment_hash: PaymentHash) -> Invoice | None:
         """An invoice of ours as it is on disk."""
-        return self.journal.read_now(lambda db: queries.invoice(db, payment_hash))
+        return self.journal.look_up(lambda db: queries.invoice(db, payment_hash))
 
     # --- the actor ----------------------------------------------------------------------------------------------------
 

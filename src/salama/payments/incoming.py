@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hmac import compare_digest
 
 from salama.base.ids import PaymentHash
 from salama.base.units import Msat
+from salama.base.values import replace
 from salama.channel.events import PublicEvent
 from salama.onion.failures import make_failure
 from salama.payments.events import HtlcArrived

@@ -5,10 +5,9 @@ A part is on record before its HTLC is offered, so that no restart can forget on
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from salama.base.ids import PaymentHash
 from salama.base.units import CltvExpiry, Msat
+from salama.base.values import replace
 from salama.channel.events import AddHtlc, Consumed, HtlcFailed, PreimageLearned, PublicEvent
 from salama.onion.sphinx import OnionTooLong, make_onion
 from salama.payments.events import OfferRefused, Pay, PaymentFinished, RouteLearned, ToChannel

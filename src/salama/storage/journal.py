@@ -444,6 +444,10 @@ class Journal:
         """Run a short ``query`` on a snapshot in the calling thread (``readers.Readers.read_now``)."""
         return self._readers.read_now(query)
 
+    def look_up(self, query: Query[T]) -> T:
+        """Read with one statement by key in the calling thread (``readers.Readers.look_up``)."""
+        return self._readers.look_up(query)
+
     def check(self) -> list[str]:
         """SQLite's own examination of the whole file, slow: what is wrong, nothing if sound. Raises CorruptDatabase."""
         with self._writing, damage_named(self.path):

@@ -71,6 +71,22 @@ class Readers:
             with self._lock:
                 self._idle.append(connection)
 
+    def look_up(self, query: Query[T]) -> T:
+        """Run ``query``, *one* statement by key, in the calling thread: no transaction around it, no limit of time.
+        Raises as ``read``.
+        """
+        connection = self._take()
+        try:
+            with damage_named(self._path):
+                return query(connection)
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise JournalClosed from None
+            raise
+        finally:
+            with self._lock:
+                self._idle.append(connection)
+
     def _take(self) -> sqlite3.Connection:
         with self._lock:
             if self._closed:
