@@ -11,7 +11,8 @@ import pytest
 
 import salama.demo.books
 from salama.demo.books.__main__ import main
-from salama.demo.books.audit import Audit, audit, channel_id_of
+from salama.demo.books.accounts import Audit
+from salama.demo.books.audit import audit
 from salama.demo.books.chain import Chain, ChainOutput, ChainTx, ChainUnreadable, Place, to_sat
 from salama.demo.books.databases import (
     DatabaseUnreadable,
@@ -25,6 +26,7 @@ from salama.demo.books.databases import (
 from salama.demo.books.figures import render_msat
 from salama.demo.books.flows import follow
 from salama.demo.books.kept import Manifest, NotADemo
+from salama.demo.books.ledger import channel_id_of
 
 COINBASE = 50 * 100_000_000
 FUNDING: Place = ("ab" * 32, 0)
@@ -71,7 +73,7 @@ def _nodes() -> dict[str, NodeBooks]:
     htlc = HtlcEntry(PAID, HASH, b"P" + HASH + bytes(4), False)
     ann = NodeBooks(
         "ann",
-        {CHANNEL: "a2"},
+        {CHANNEL: ("a2",)},
         {},
         {KEY: htlc},
         {HASH: PaymentEntry("succeeded", PAID, 0, {0: (PAID, "settled")})},
@@ -81,7 +83,7 @@ def _nodes() -> dict[str, NodeBooks]:
     )
     ben = NodeBooks(
         "ben",
-        {CHANNEL: "b2"},
+        {CHANNEL: ("b2",)},
         {KEY: replace(htlc, origin=b"")},
         {},
         {},
@@ -111,6 +113,73 @@ def test_sound_books_balance_to_the_millisatoshi() -> None:
 def test_close_that_shifts_a_satoshi_is_noticed() -> None:
     assert _audit(_nodes(), (79_798, 20_001)).problems
     assert _audit(_nodes(), (79_800, 19_999)).problems
+
+
+def _forced(to_ben: int = 19_700, *, left: int = 330) -> tuple[Chain, dict[Place, int]]:
+    """Ann closes alone: fee 400, two anchors; ben takes his 20,000 sat home for a fee of 300, ann hers for 250."""
+    chain, coins = _chain()
+    commitment = "ce" * 32
+    amounts = (left, 330, 20_000, 100_000 - 400 - 330 - left - 20_000)
+    outputs = tuple(ChainOutput((commitment, n), sat, f"00200{n}") for n, sat in enumerate(amounts))
+    close = ChainTx(commitment, 3, 200, (FUNDING,), outputs)
+    home = amounts[3] - 250
+    bens = ChainTx("be" * 32, 3, 120, ((commitment, 2),), (ChainOutput(("be" * 32, 0), to_ben, "b2"),))
+    anns = ChainTx("ae" * 32, 3, 120, ((commitment, 3),), (ChainOutput(("ae" * 32, 0), home, "a2"),))
+    fees = 500 + 400 + 20_000 - to_ben + 250
+    txs = (*chain.txs[:2], _coinbase(3, "ff", COINBASE + fees), chain.txs[3], close, bens, anns)
+    coins = {place: sat for place, sat in coins.items() if place[0] != "cd" * 32}
+    coins[(f"{3:064x}", 0)] = COINBASE + fees
+    coins |= {(commitment, 0): left, (commitment, 1): 330, ("be" * 32, 0): to_ben, ("ae" * 32, 0): home}
+    return Chain(3, txs, 3 * COINBASE), coins
+
+
+def _audit_forced(forced: tuple[Chain, dict[Place, int]], nodes: dict[str, NodeBooks] | None = None) -> Audit:
+    (chain, coins), nodes = forced, nodes or _nodes()
+    for name, sat in (("ann", coins["ae" * 32, 0]), ("ben", coins.get(("be" * 32, 0), 0))):
+        wallet = {**nodes[name].wallet, "z": (sat, 0)}
+        nodes[name] = replace(nodes[name], wallet=wallet)
+    return audit(chain, coins, nodes, follow(nodes), MANIFEST)
+
+
+def test_close_by_one_side_alone_balances() -> None:
+    found = _audit_forced(_forced())
+    assert found.problems == []
+    ann, ben = found.accounts["ann"], found.accounts["ben"]
+    assert (ann.closing_fees, ann.claim_fees, ann.left, ann.rounded) == (399_600, 250_000, 660_000, 0)
+    assert (ben.closing_fees, ben.claim_fees, ben.left, ben.rounded) == (0, 300_000, 0, 400)
+    assert (ann.penalty, ben.penalty, found.left_sat) == (0, 0, 660)
+
+
+def test_money_that_a_forced_close_leaves_to_nobody_is_noticed() -> None:
+    assert any("to nobody" in problem for problem in _audit_forced(_forced(left=5_000)).problems)
+    chain, coins = _forced()
+    # Ben never comes for his output: it is not dust.
+    txs = tuple(tx for tx in chain.txs if tx.txid != "be" * 32)
+    coins[("ce" * 32, 2)] = 20_000
+    del coins["be" * 32, 0]
+    assert any("owes ben" in problem for problem in _audit_forced((replace(chain, txs=txs), coins)).problems)
+
+
+def test_one_side_that_takes_what_is_the_others_is_noticed_unless_it_was_cheated() -> None:
+    chain, coins = _forced()
+    txs = tuple(
+        replace(tx, outputs=(replace(tx.outputs[0], script="a2"),)) if tx.txid == "be" * 32 else tx for tx in chain.txs
+    )
+    taken = (replace(chain, txs=txs), coins)
+    nodes = _nodes()
+    nodes["ann"] = replace(nodes["ann"], wallet={**nodes["ann"].wallet, "p": (19_700, 0)})
+    nodes["ben"] = replace(nodes["ben"], wallet={"x": (COINBASE, 0), "z": (0, 0)})
+
+    def audited(revoked: frozenset[bytes]) -> Audit:
+        both = {**nodes, "ann": replace(nodes["ann"], revoked=revoked)}
+        both["ann"] = replace(both["ann"], wallet={**both["ann"].wallet, "z": (coins["ae" * 32, 0], 0)})
+        return audit(*taken, both, follow(both), MANIFEST)
+
+    assert any("owes ben" in problem for problem in audited(frozenset()).problems)
+    found = audited(frozenset((CHANNEL,)))
+    assert found.problems == []
+    assert found.accounts["ann"].penalty == PAID == -found.accounts["ben"].penalty
+    assert found.accounts["ben"].expected == COINBASE * 1000
 
 
 def test_ends_that_contradict_each_other_are_noticed() -> None:

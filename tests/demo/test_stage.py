@@ -32,7 +32,7 @@ def test_conversation_is_read_from_both_logs_in_order(tmp_path: Path) -> None:
         tmp_path,
         "alice",
         f"100 DEBUG salama.wire: {bob} > update_add_htlc",
-        f"101 DEBUG salama.wire: {bob} > commitment_signed",
+        f"101 DEBUG salama.wire [channel 12345678]: {bob} > commitment_signed",
         f"150 DEBUG salama.wire: {bob} < revoke_and_ack",
         f"160 DEBUG salama.wire: {bob} > ping",
         "161 INFO salama.peers: update_add_htlc > commitment_signed",

@@ -13,6 +13,7 @@ from salama.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from salama.cli.methods import method_command
 from salama.cli.options import Refusal
 from salama.cli.seed import COMMANDS as SEED_COMMANDS
+from salama.demo import SCRIPTS
 
 NETWORKS = ("regtest", "signet", "testnet4", "mainnet")
 
@@ -95,12 +96,16 @@ def decode(items: tuple[str, ...], as_json: bool) -> None:
 
 @salama.command()
 @click.option("--keep", type=click.Path(file_okay=False), help="Keep everything in DIR to look at afterwards.")
-@click.option("--payments", default=1000, show_default=True, help="How many micro-payments go back and forth.")
-def demo(keep: str | None, payments: int) -> None:
-    """Four nodes on a private chain: channels, payments, a crash, closes, and the books to the satoshi."""
+@click.option("--payments", default=1000, show_default=True, help="How many micro-payments the tour has.")
+@click.option("--script", type=click.Choice(tuple(SCRIPTS)), default="tour", show_default=True, help="What is played.")
+def demo(keep: str | None, payments: int, script: str) -> None:
+    """A Lightning network on this machine, on a private chain, and its books to the satoshi."""
     from salama.demo.main import run_demo
 
-    sys.exit(run_demo(keep, payments))
+    sys.exit(run_demo(keep, payments, script))
+
+
+demo.help = f"{demo.help}\n\n\b\n" + "\n".join(f"{name:<12} {about}" for name, about in SCRIPTS.items())
 
 
 def main() -> None:

@@ -14,34 +14,45 @@ from pathlib import Path
 from typing import Final
 
 from salama.base.machine import CommandRefused
+from salama.demo.acts import Story, StoryBroken
 from salama.demo.books.chain import ChainUnreadable
 from salama.demo.books.check import check
 from salama.demo.books.databases import DatabaseUnreadable
 from salama.demo.books.statement import show
+from salama.demo.cheat import Cheat
+from salama.demo.force_close import ForceClose
 from salama.demo.network import Network, TookTooLong
+from salama.demo.offline import Offline
 from salama.demo.processes import Processes, ProcessFailed
 from salama.demo.stage import Stage
-from salama.demo.story import Story, StoryBroken
+from salama.demo.tour import Tour
 
 MAX_SOCKET_DIRECTORY: Final = 70
 """Characters of a directory whose sockets still fit into the 108 bytes that the kernel gives a path."""
+STORIES: Final[dict[str, type[Story]]] = {
+    "tour": Tour,
+    "force-close": ForceClose,
+    "cheat": Cheat,
+    "offline": Offline,
+}
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_demo(keep: str | None, payments: int) -> int:
+def run_demo(keep: str | None, payments: int, script: str = "tour") -> int:
     """Play the demo; 0 if everything happened as told and the books balance, 1 if not, 130 after a Ctrl-C.
 
-    ``keep``: a new or empty directory that stays for inspection. ``payments``: how many micro-payments.
+    ``keep``: a new or empty directory that stays for inspection. ``payments``: how many micro-payments the tour has.
+    ``script``: a name of ``STORIES``.
     """
-    stage = Stage()
-    stage.title("Salama demo: a Lightning network on this machine")
-    stage.say("A private chain and four nodes, a process each, on loopback. Nothing leaves this computer.")
+    stage, kind = Stage(), STORIES[script]
+    stage.title(f"Salama demo: {kind.TITLE}")
+    stage.say("A private chain and some nodes, a process each, on loopback. Nothing leaves this computer.")
     if keep is not None and Path(keep).exists() and (not Path(keep).is_dir() or any(Path(keep).iterdir())):
         print(f"salama: {keep} is not empty. Give --keep a new directory.", file=sys.stderr)
         return 1
     try:
         with _directory(keep) as directory:
-            return asyncio.run(_perform(directory, stage, payments, keep))
+            return asyncio.run(_perform(directory, kind, stage, payments, keep))
     except OSError as problem:
         print(f"salama: {problem}", file=sys.stderr)
         return 1
@@ -69,12 +80,12 @@ def _directory(keep: str | None) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-async def _perform(directory: Path, stage: Stage, payments: int, keep: str | None) -> int:
+async def _perform(directory: Path, kind: type[Story], stage: Stage, payments: int, keep: str | None) -> int:
     """Play, count, and end every process, whatever happens."""
     processes = Processes(directory)
-    network = Network(directory, processes)
+    network = Network(directory, processes, kind.NAMES)
     caught: list[signal.Signals] = []
-    playing = asyncio.create_task(_play(network, stage, payments))
+    playing = asyncio.create_task(_play(kind(network, stage, payments)))
     loop = asyncio.get_running_loop()
 
     def interrupted(number: signal.Signals) -> None:
@@ -108,15 +119,15 @@ async def _perform(directory: Path, stage: Stage, payments: int, keep: str | Non
     return status
 
 
-async def _play(network: Network, stage: Stage, payments: int) -> int:
-    story = Story(network, stage, payments)
+async def _play(story: Story) -> int:
+    network, stage = story.network, story.stage
     await story.play()
     stage.act("The books")
     stage.say(
-        "The nodes have stopped. From the chain's UTXO set and their four databases, by code that shares nothing with"
+        "The nodes have stopped. From the chain's UTXO set and their databases, by code that shares nothing with"
         " them, here is every satoshi:"
     )
-    await network.stop_nodes()
+    await network.stop()
     assert network.chain_rpc is not None
     found = await asyncio.to_thread(check, network.directory, network.chain_rpc)
     show(found, stage.console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from salama.demo.books.chain import ChainRpc
 from salama.demo.books.kept import CHAIN, Manifest
 from salama.demo.processes import Child, Processes
 
-NAMES: Final = ("alice", "bob", "carol", "dave")
 FEERATE: Final = "0.00005"
 """What the chain answers when asked for a fee rate, in bitcoin per 1000 virtual bytes: 5 sat/vB."""
 SETTINGS: Final = ("gossip_flush_seconds=0.5", "reconnect_seconds=0.2", "poll_seconds=0.2", "log_level=debug")
@@ -37,6 +37,12 @@ class DemoNode:
     node_id: str
     listen: str
     address: str = ""
+    is_deaf: bool = False
+    """Stopped in mid-air: the process is there and does nothing."""
+
+    @property
+    def is_here(self) -> bool:
+        return self.child.is_running and not self.is_deaf
 
     @property
     def uri(self) -> str:
@@ -49,6 +55,7 @@ class Network:
 
     directory: Path
     processes: Processes
+    names: tuple[str, ...] = ("alice", "bob", "carol", "dave")
     nodes: dict[str, DemoNode] = field(default_factory=dict)
     miner: str = field(default_factory=lambda: "0014" + secrets.token_hex(20))
     """The script of whoever mines: a key that nobody has."""
@@ -64,10 +71,15 @@ class Network:
         self.chain_rpc = ChainRpc(self.chain.ready["rpc"], Path(self.chain.ready["cookie"]))
         await self.ask_chain("setfeeestimate", FEERATE)
 
-    async def start_node(self, name: str, listen: str = "127.0.0.1:0") -> DemoNode:
-        """Start a node, or start it again in its directory. Raises ProcessFailed."""
+    async def start_node(self, name: str, folder: str = "") -> DemoNode:
+        """Start a node, or start it again at its address. Raises ProcessFailed.
+
+        ``folder``: its data directory, if that is not the one of its name.
+        """
         assert self.chain is not None
-        directory = self.directory / name
+        directory = self.directory / (folder or name)
+        before = self.nodes.get(name)
+        listen = before.listen if before else "127.0.0.1:0"
         arguments = ["run", "--network", "regtest", "--dir", str(directory), "--listen", listen, "--alias", name]
         arguments += ["--bitcoind", self.chain.ready["rpc"], "--cookie", self.chain.ready["cookie"]]
         for setting in SETTINGS:
@@ -86,11 +98,27 @@ class Network:
         await node.child.kill()
         await node.rpc.close()
 
-    async def stop_nodes(self) -> None:
-        """Stop the nodes in good order; the chain goes on."""
-        for node in self.nodes.values():
+    async def stop(self, *names: str) -> None:
+        """Stop nodes in good order: the ones named, else all; the chain goes on."""
+        nodes = [self.nodes[name] for name in names or self.nodes]
+        running = [node for node in nodes if node.child.is_running]
+        for node in running:
             await node.rpc.close()
-        await self.processes.stop([node.child for node in self.nodes.values()])
+        await self.processes.stop([node.child for node in running])
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: a node that neither hears nor answers, until it is thawed."""
+        self.nodes[name].child.send_signal(signal.SIGSTOP)
+        self.nodes[name].is_deaf = True
+
+    def thaw(self, name: str) -> None:
+        self.nodes[name].child.send_signal(signal.SIGCONT)
+        self.nodes[name].is_deaf = False
+
+    @property
+    def present(self) -> list[DemoNode]:
+        """The nodes that hear and answer."""
+        return [node for node in self.nodes.values() if node.is_here]
 
     async def close(self) -> None:
         """Let go of every connection; processes are the business of ``Processes``."""
@@ -107,10 +135,10 @@ class Network:
         return await asyncio.to_thread(self.chain_rpc.call, method, *params)
 
     async def mine(self, blocks: int, script: str = "") -> int:
-        """Mine, and return once every node stands at the new height."""
+        """Mine, and return the new height once every node that is there stands at it."""
         await self.ask_chain("generatetodescriptor", blocks, f"raw({script or self.miner})")
         height = int(await self.ask_chain("getblockcount"))
-        for node in self.nodes.values():
+        for node in self.present:
             await self.until(f"{node.name} follows the chain to block {height}", self._is_at(node, height))
         return height
 
@@ -146,7 +174,7 @@ class Network:
     async def fund(self) -> None:
         """Each node mines a block to itself; a hundred more make the coins spendable."""
         scripts = {}
-        for name in NAMES:
+        for name in self.names:
             node = self.nodes[name]
             node.address = (await node.rpc.call("newaddr"))["address"]
             scripts[name] = (await self.ask_chain("validateaddress", node.address))["scriptPubKey"]
@@ -183,7 +211,7 @@ class Network:
 
     async def known(self, channels: int) -> None:
         """Until every node that has a channel has heard of so many."""
-        for node in self.nodes.values():
+        for node in self.present:
 
             async def heard(node: DemoNode = node) -> bool:
                 info = await node.rpc.call("getinfo")

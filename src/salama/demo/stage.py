@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from salama.demo.books.statement import WIDTH, make_console
 from salama.demo.traces import Spoken
+from salama.demo.transactions import Told
 
 _INDENT: Final = "   "
 _COLOURS: Final = {"alice": "magenta", "bob": "cyan", "carol": "yellow", "dave": "blue"}
@@ -66,6 +68,35 @@ class Stage:
                 )
                 for one in breaths
             )
+
+    def transaction(self, told: Told) -> None:
+        """One transaction: what it is, what it spends and pays, its fee, its deadline."""
+        self.console.print(f"{_INDENT}[bold]{escape(told.title)}[/]  [dim]{told.txid[:16]}…[/]")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for style, justify in (("", "left"), ("dim", "left"), ("", "right"), ("", "left")):
+            grid.add_column(style=style, justify=justify)  # type: ignore[arg-type]
+        for line in told.lines:
+            grid.add_row("   ", line.label, f"{line.sat:,}", self._coloured(line.text))
+        grid.add_row("   ", "fee", f"{told.fee:,}", told.rate)
+        if told.deadline:
+            grid.add_row("   ", "deadline", "", self._coloured(told.deadline))
+        self.console.print(grid)
+
+    def command(self, command: str) -> None:
+        """What somebody would type."""
+        self.console.print(f"{_INDENT}  [dim]$[/] {escape(command)}", soft_wrap=True)
+
+    def quote(self, lines: Iterable[str]) -> None:
+        """What a node says, line by line."""
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for line in lines:
+            grid.add_row("    ", "[dim]·[/]", escape(line))
+        self.console.print(grid)
+
+    def _coloured(self, text: str) -> str:
+        for name in _COLOURS:
+            text = re.sub(rf"\b{name}\b", self.name(name), text)
+        return text
 
     @staticmethod
     def name(name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 LOG_NAME: Final = "salama.log"
-_LINE: Final = re.compile(r"(\S+) DEBUG salama\.wire: ([0-9a-f]+) > ([a-z_]+)")
+_LINE: Final = re.compile(r"(\S+) DEBUG salama\.wire(?: \[[^]]*\])?: ([0-9a-f]+) > ([a-z_]+)")
 
 
 @dataclass(frozen=True, slots=True)

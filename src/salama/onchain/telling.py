@@ -21,6 +21,15 @@ def _sat(amount: object) -> str:
     return f"{int(str(amount)):,} sat"
 
 
+_OUTPUTS = {
+    "to_local": "the delayed balance (to_local)",
+    "to_remote": "the undelayed balance (to_remote)",
+    "HTLC": "the output",
+    "second stage": "the second stage",
+}
+"""Outputs of a commitment in words; the delayed balance is its owner's, the other one the other side's."""
+
+
 def _by(fields: Fields) -> str:
     return "we" if fields["by_us"] else "the peer"
 
@@ -28,7 +37,7 @@ def _by(fields: Fields) -> str:
 def _closed(fields: Fields) -> str:
     said = f"Block {fields['height']} holds {fields['what']} (transaction {fields['txid']}), which paid"
     said += f" {_sat(fields['fee_sat'])} to the miner"
-    said += f" and holds {fields['htlcs']} HTLCs." if fields["htlcs"] else "."
+    said += f" and holds {fields['htlcs']} HTLC{'s' * (fields['htlcs'] != 1)}." if fields["htlcs"] else "."
     if fields["alarm"]:
         said = "ATTENTION: " + said
     if fields["unknown_sat"]:
@@ -38,7 +47,8 @@ def _closed(fields: Fields) -> str:
 
 def _spent(fields: Fields) -> str:
     htlc = f" of HTLC {fields['htlc']}" if "htlc" in fields else ""
-    said = f"Block {fields['height']}: {_by(fields)} took {fields['what']}{htlc}, {_sat(fields['amount_sat'])}"
+    what = _OUTPUTS.get(str(fields["what"]), str(fields["what"]))
+    said = f"Block {fields['height']}: {_by(fields)} took {what}{htlc}, {_sat(fields['amount_sat'])}"
     return said + (f"; the transaction cost {_sat(fields['fee_sat'])}." if "fee_sat" in fields else ".")
 
 

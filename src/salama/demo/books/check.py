@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from salama.demo.books.audit import Audit, audit, scripts_of
+from salama.demo.books.accounts import Audit
+from salama.demo.books.audit import audit, scripts_of
 from salama.demo.books.chain import ChainRpc, read_chain, unspent
 from salama.demo.books.databases import read_node
 from salama.demo.books.flows import follow

@@ -1,11 +1,12 @@
 """What a node wrote down: its database, read with plain SQL and never written.
 
-Columns give the amounts. Three facts stand only inside a record (a version byte, MessagePack, a CRC-32): the script
+Columns give the amounts. Three facts stand only inside a record (a version byte, MessagePack, a CRC-32): the scripts
 that a channel closes to, the parts of a payment, and the HTLCs that an invoice claimed. Amounts are millisatoshis.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 
 INCOMING: Final = 0
 OUTGOING: Final = 1
+REVOKED: Final = "a revoked commitment of theirs"
 
 
 class DatabaseUnreadable(Exception):
@@ -73,8 +75,8 @@ class NodeBooks:
     """Everything of one node that concerns money."""
 
     name: str
-    channels: dict[bytes, str]
-    """Channel id to the script, in hex, that the node's share of the closing transaction pays."""
+    channels: dict[bytes, tuple[str, ...]]
+    """Channel id to the scripts, in hex, that the node's share of a close pays: agreed in the end, or on its own."""
     incoming: dict[HtlcId, HtlcEntry]
     outgoing: dict[HtlcId, HtlcEntry]
     payments: dict[bytes, PaymentEntry]
@@ -83,6 +85,8 @@ class NodeBooks:
     """By the incoming HTLC."""
     wallet: dict[str, tuple[int, int]]
     """Transaction id to (satoshis received, satoshis spent), as the node's wallet saw it confirm."""
+    revoked: frozenset[bytes] = frozenset()
+    """Channels that, says the node's account, the other side closed with a revoked commitment."""
 
 
 def read_node(name: str, database: Path) -> NodeBooks:
@@ -101,13 +105,17 @@ def read_node(name: str, database: Path) -> NodeBooks:
 
 def _read(name: str, db: sqlite3.Connection) -> NodeBooks:
     htlcs: dict[int, dict[HtlcId, HtlcEntry]] = {INCOMING: {}, OUTGOING: {}}
-    rows = db.execute("SELECT channel, side, id, amount_msat, payment_hash, origin, live FROM htlcs")
+    # What was under way when a channel ended for good is so no more, whatever its own row says.
+    rows = db.execute(
+        "SELECT channel, side, id, amount_msat, payment_hash, origin, live AND open"
+        " FROM htlcs JOIN channels ON channel_id = channel"
+    )
     for channel, side, number, amount, payment_hash, origin, live in rows:
         htlcs[side][HtlcId(channel, number)] = HtlcEntry(amount, payment_hash, origin or b"", bool(live))
     return NodeBooks(
         name,
         {
-            channel: _closing_script(params, record)
+            channel: _closing_scripts(params, record)
             for channel, params, record in db.execute("SELECT channel_id, params, record FROM channels")
         },
         htlcs[INCOMING],
@@ -134,6 +142,11 @@ def _read(name: str, db: sqlite3.Connection) -> NodeBooks:
             txid[::-1].hex(): (received, spent)
             for txid, received, spent in db.execute("SELECT txid, received_sat, spent_sat FROM wallet_transactions")
         },
+        frozenset(
+            bytes.fromhex(fields["channel_id"])
+            for (line,) in db.execute("SELECT fields FROM events WHERE name = 'onchain.closed'")
+            if (fields := json.loads(line))["what"] == REVOKED
+        ),
     )
 
 
@@ -144,11 +157,11 @@ def _open_record(data: bytes) -> Any:
     return msgspec.msgpack.decode(body[1:])
 
 
-def _closing_script(params: bytes, record: bytes) -> str:
-    """What was said in the closing, else what the channel's terms say."""
+def _closing_scripts(params: bytes, record: bytes) -> tuple[str, ...]:
+    """What was said in the closing, and what the channel's terms say."""
     said: bytes | None = _open_record(record).get("our_shutdown")
-    script: bytes = said or _open_record(params)["closing_script"]
-    return script.hex()
+    script: bytes = _open_record(params)["closing_script"]
+    return tuple({one.hex() for one in (said, script) if one})
 
 
 def _parts(record: bytes) -> dict[int, tuple[int, str]]:

@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from salama.demo.books.audit import Audit
+from salama.demo.books.accounts import Audit
 from salama.demo.books.figures import MSAT, render_msat
 
 WIDTH: Final = 96
@@ -24,9 +24,12 @@ _ROWS: Final[tuple[tuple[str, str, int], ...]] = (
     ("routing fees paid", "routing_paid", -1),
     ("miner, for opening", "funding_fees", -1),
     ("miner, for closing", "closing_fees", -1),
+    ("miner, for claiming", "claim_fees", -1),
     ("miner, by rounding", "rounded", -1),
+    ("penalties", "penalty", 1),
+    ("anchors left behind", "left", -1),
 )
-"""Label, field of an account, and whether it adds or takes away."""
+"""Label, field of an account, and whether it adds or takes away. Rows of nothing but zeros are left out."""
 
 
 def make_console() -> Console:
@@ -42,14 +45,17 @@ def show(found: Audit, console: Console) -> None:
     console.print()
     console.print(_table(found, with_sums=console.width >= FULL_TABLE))
     console.print()
-    fees = sum(a.funding_fees + a.closing_fees + a.rounded for a in found.accounts.values()) // MSAT
+    fees = sum(a.miner for a in found.accounts.values()) // MSAT
     nodes = sum(a.final for a in found.accounts.values()) // MSAT
     failed = f" ({found.failed_payments} more failed and cost nothing)" if found.failed_payments else ""
+    holders, held = "Nodes and miner", nodes + found.miner_sat
+    if found.left_sat:
+        holders, held = "Nodes, miner and leftovers", held + found.left_sat
     for line in (
         f"The miner received {fees:,} sat in fees.",
-        f"Nodes and miner hold {nodes + found.miner_sat:,} sat, the UTXO set {found.supply_sat:,} sat.",
+        f"{holders} hold {held:,} sat, the UTXO set {found.supply_sat:,} sat.",
         "",
-        f"{found.payments:,} payments{failed}, {found.chain_txs} chain transactions.",
+        f"{found.payments:,} payment{'s' * (found.payments != 1)}{failed}, {found.chain_txs} chain transactions.",
     ):
         console.print(f"   {line}" if line else "")
     if not found.problems:
@@ -75,7 +81,9 @@ def _table(found: Audit, *, with_sums: bool) -> Table:
         table.add_row(f"   {label}", *(render_msat(value, signed=signed) for value in shown), style=style)
 
     for number, (label, name, sign) in enumerate(_ROWS):
-        add(label, [sign * getattr(account, name) for account in accounts], signed=number > 0)
+        values = [sign * getattr(account, name) for account in accounts]
+        if number == 0 or any(values):
+            add(label, values, signed=number > 0)
     add("so it should be", [account.expected for account in accounts], style="bold")
     add("on chain after", [account.final for account in accounts], style="bold")
     off = [account.final - account.expected for account in accounts]
