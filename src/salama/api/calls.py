@@ -6,7 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-from salama.api.channels_schema import Channels, ChannelsParams, Closed, CloseParams, Opened, OpenParams, Why, WhyParams
+from salama.api.channels_schema import (
+    Channels,
+    ChannelsParams,
+    Closed,
+    CloseParams,
+    FeesSet,
+    Opened,
+    OpenParams,
+    SetFeesParams,
+    Why,
+    WhyParams,
+)
 from salama.api.method import Done, Nothing, PageParams, Params, Result
 from salama.api.node_schema import (
     ConfigParams,
@@ -134,11 +145,20 @@ class Calls(ABC):
         return await self.ask("peers", PageParams(limit=limit, cursor=cursor), Peers)
 
     async def open(
-        self, peer: str, amount: str, *, push: str = "0sat", private: bool = False, feerate: int = 0
+        self,
+        peer: str,
+        amount: str,
+        *,
+        push: str = "0sat",
+        private: bool = False,
+        zero_conf: bool = False,
+        feerate: int = 0,
     ) -> Opened:
         """Open a channel with a peer."""
         return await self.ask(
-            "open", OpenParams(peer=peer, amount=amount, push=push, private=private, feerate=feerate), Opened
+            "open",
+            OpenParams(peer=peer, amount=amount, push=push, private=private, zero_conf=zero_conf, feerate=feerate),
+            Opened,
         )
 
     async def close(self, channel: str, *, feerate: int = 0, force: bool = False, wait: int = 30) -> Closed:
@@ -148,6 +168,14 @@ class Calls(ABC):
     async def channels(self, *, limit: int = 100, cursor: str = "", closed: bool = False) -> Channels:
         """Our channels."""
         return await self.ask("channels", ChannelsParams(limit=limit, cursor=cursor, closed=closed), Channels)
+
+    async def setfees(
+        self, channel: str, *, base: str = "", ppm: int = -1, cltv_delta: int = -1, usual: bool = False
+    ) -> FeesSet:
+        """Set what a channel asks for relaying; the previous terms are honoured for ten minutes."""
+        return await self.ask(
+            "setfees", SetFeesParams(channel=channel, base=base, ppm=ppm, cltv_delta=cltv_delta, usual=usual), FeesSet
+        )
 
     async def why(self, channel: str) -> Why:
         """What became of a channel and why, in words."""

@@ -17,6 +17,7 @@ from salama.channel.events import CloseChannel, ForceClose
 from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
 from salama.node.addresses import parse_peer
 from salama.node.channel_actor import ChannelActor
+from salama.node.fees import HONOURED_SECONDS, Terms
 from salama.onchain.telling import sentence
 from salama.storage import queries
 
@@ -38,7 +39,7 @@ class ChannelMethods(PeerMethods):
             await self.connect(ConnectParams(peer=params.peer))
         feerate = FeeratePerKw(params.feerate) if params.feerate else None
         channel_id, outpoint = await self.node.channels.open(
-            node_id, amount, push, announce=not params.private, feerate=feerate
+            node_id, amount, push, announce=not params.private, feerate=feerate, zero_conf=params.zero_conf
         )
         return schema.Opened(channel_id=str(channel_id), funding_txid=str(outpoint.txid), funding_vout=outpoint.vout)
 
@@ -109,6 +110,7 @@ class ChannelMethods(PeerMethods):
         funding = record.funding
         spec = funding.local.spec
         real = funding.short_channel_id
+        terms = self.node.channels.terms.of(record.channel_id)
         view = self.node.channels.views().get(record.channel_id) if actor else None
         where = funding.confirmation
         htlcs = [h.side.value for h in record.htlcs.values()]
@@ -135,7 +137,32 @@ class ChannelMethods(PeerMethods):
             htlcs_outgoing=htlcs.count("outgoing"),
             confirmations=int(self.node.chain.height) + 1 - int(where.height) if where is not None else 0,
             closing_txid=_closing_txid_of(record),
+            fee_base_msat=terms.base_msat,
+            fee_ppm=terms.ppm,
+            cltv_delta=terms.cltv_delta,
         )
+
+    async def setfees(self, params: schema.SetFeesParams) -> schema.FeesSet:
+        channels, now = self.node.channels, self.node.outside.now()
+        terms, is_open = channels.terms, list(channels.by_id)
+        if params.channel == "all":
+            asked = None if params.usual else _changed(terms.usual, params)
+            change = terms.set_for_all(asked, is_open, now)
+            chosen = is_open
+        elif params.usual:
+            raise CommandRefused("bad_params", "The usual terms are those of all channels.", "Write: all --usual")
+        else:
+            actor = channels.by_name(params.channel)
+            if actor.record is None or actor.record.channel_id not in channels.by_id:
+                raise CommandRefused("unknown_channel", "This channel is not open yet.", "`salama channels` lists all.")
+            chosen = [actor.record.channel_id]
+            change = terms.set_for(chosen, _changed(terms.of(chosen[0]), params), is_open, now)
+        await self.node.ask_for(change)
+        lines = [
+            schema.Fees(channel_id=str(c), fee_base_msat=t.base_msat, fee_ppm=t.ppm, cltv_delta=t.cltv_delta)
+            for c, t in ((c, terms.of(c)) for c in chosen)
+        ]
+        return schema.FeesSet(channels=lines, honoured_seconds=HONOURED_SECONDS)
 
     async def why(self, params: schema.WhyParams) -> schema.Why:
         channel_id = self._channel_id(params.channel)
@@ -150,6 +177,17 @@ class ChannelMethods(PeerMethods):
         except MalformedId:
             return ChannelId(self.node.channels.by_name(name).state.channel_id)
         return closed
+
+
+def _changed(terms: Terms, params: schema.SetFeesParams) -> Terms:
+    """``terms`` with what was given put in place of the old."""
+    if not params.base and params.ppm < 0 and params.cltv_delta < 0:
+        raise CommandRefused("nothing_to_set", "Nothing was given to set.", "Add --base, --ppm or --cltv-delta.")
+    return Terms(
+        base_msat=int(parse_amount(params.base)) if params.base else terms.base_msat,
+        ppm=terms.ppm if params.ppm < 0 else params.ppm,
+        cltv_delta=terms.cltv_delta if params.cltv_delta < 0 else params.cltv_delta,
+    )
 
 
 def _closing_txid_of(record: ChannelRecord) -> str:

@@ -14,6 +14,9 @@ class OpenParams(Params, frozen=True, kw_only=True):
     amount: Amount
     push: Annotated[Amount, Meta(description="given to the peer at once; cannot be taken back")] = "0sat"
     private: Annotated[bool, Meta(description="do not announce the channel to the network")] = False
+    zero_conf: Annotated[
+        bool, Meta(description="ask the peer to use the channel before it confirms, if it trusts us so far")
+    ] = False
     feerate: Annotated[
         int, Meta(description="of the funding transaction, sat per 1000 weight; 0 asks the node", ge=0)
     ] = 0
@@ -68,11 +71,38 @@ class Channel(Result, frozen=True, kw_only=True):
     htlcs_outgoing: int
     confirmations: int
     closing_txid: str
+    fee_base_msat: int
+    """What we ask for relaying over it."""
+    fee_ppm: int
+    cltv_delta: int
 
 
 class Channels(Result, frozen=True, kw_only=True):
     channels: list[Channel]
     next_cursor: str
+
+
+class SetFeesParams(Params, frozen=True, kw_only=True):
+    channel: Annotated[str, Meta(description="any name of a channel, or `all` for every one, also later ones")]
+    base: Annotated[str, Meta(description="for each payment, with its unit; empty keeps it", max_length=40)] = ""
+    ppm: Annotated[int, Meta(description="millionths of the amount; -1 keeps it", ge=-1, le=1_000_000)] = -1
+    cltv_delta: Annotated[int, Meta(description="blocks between the two HTLCs; -1 keeps it", ge=-1, le=2016)] = -1
+    usual: Annotated[bool, Meta(description="with `all`: forget what was set, ask what the settings say")] = False
+
+
+class Fees(Result, frozen=True, kw_only=True):
+    """What a channel asks for relaying."""
+
+    channel_id: str
+    fee_base_msat: int
+    fee_ppm: int
+    cltv_delta: int
+
+
+class FeesSet(Result, frozen=True, kw_only=True):
+    channels: list[Fees]
+    honoured_seconds: int
+    """How long payments on the previous terms are still relayed."""
 
 
 class ChannelsParams(PageParams, frozen=True, kw_only=True):
@@ -117,6 +147,14 @@ METHODS: tuple[Method, ...] = (
         ChannelsParams,
         Channels,
         aliases=("listchannels", "list_channels", "listpeerchannels"),
+    ),
+    Method(
+        "setfees",
+        "Set what a channel asks for relaying; the previous terms are honoured for ten minutes.",
+        SetFeesParams,
+        FeesSet,
+        ("channel",),
+        aliases=("setchannel", "updatechanpolicy", "updaterelayfee"),
     ),
     Method("why", "What became of a channel and why, in words.", WhyParams, Why, ("channel",)),
 )

@@ -53,6 +53,7 @@ def _findings(directory: Path, network: str, file: str | None, flags: dict[str, 
     from salama.base.machine import CommandRefused
     from salama.node import doctor as looks
     from salama.node.config import load_config
+    from salama.storage.database import DATABASE_NAME
 
     yield from looks.look_at_program()
     yield from looks.look_at_machine()
@@ -65,7 +66,7 @@ def _findings(directory: Path, network: str, file: str | None, flags: dict[str, 
         yield looks.Finding("settings", looks.Verdict.FAIL, refused.reason, refused.remedy)
         return
     yield looks.Finding("settings", looks.Verdict.OK, f"{len(config.sources)} are not at their defaults")
-    if (directory / looks.DATABASE_NAME).exists():
+    if (directory / DATABASE_NAME).exists():
         yield looks.look_at_backup(config)
     yield looks.look_at_port(config, looks.held_by(directory) is not None)
     yield from _about_the_chain(config)

@@ -33,13 +33,14 @@ from salama.channel.events import (
     Send,
     WatchFunding,
 )
-from salama.channel.limits import exposures, receivable, spendable
+from salama.channel.limits import exposures, receivable, room_of_trust, spendable
 from salama.channel.policy import Policy
 from salama.channel.signing import complete
 from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
 from salama.channel.step import resume
 from salama.node.chain import Broadcaster, Watch
 from salama.node.channel_actor import ChannelActor, Surroundings, purpose_of
+from salama.node.fees import HONOURED_SECONDS, KEY, Change, RelayTerms
 from salama.node.openings import Openings
 from salama.node.outside import Outside
 from salama.node.wallet import WalletActor
@@ -47,6 +48,7 @@ from salama.payments.views import ChannelView, RelayPolicy
 from salama.signer.local import LocalSigner
 from salama.signer.verifying import SharedVerifier
 from salama.storage.journal import Journal
+from salama.storage.writes import PutKeyValue
 from salama.wire import Message
 from salama.wire.features import OPTION_SCID_ALIAS, Features
 
@@ -83,6 +85,7 @@ class Channels(Openings):
         self.secure: Callable[[], Awaitable[None]] = _secure_enough
         """Return once the backup holds the channels of this moment."""
         self.watch = Watch()
+        self.terms = RelayTerms(policy)
         self._views: dict[ChannelId, ChannelView] = {}
         self._stale_views: dict[ChannelId, None] = {}
 
@@ -205,26 +208,45 @@ class Channels(Openings):
             and not actor.frozen
         )
         most = spendable(record, exposures(record, link), env) if ready and link is not None else Msat(0)
-        return ChannelView(record.channel_id, actor.peer, ready, most, scids_of(record), (self.relay_policy(record),))
+        return ChannelView(record.channel_id, actor.peer, ready, most, scids_of(record), self.relay_policies(record))
 
     def can_receive(self, channel: Channel) -> Msat:
         """The largest HTLC that the peer could send now, in msat."""
         link = channel.link
         if link is None or link.state is not LinkState.READY or channel.record.phase is not Phase.NORMAL:
             return Msat(0)
-        return receivable(channel.record, exposures(channel.record, link))
+        most = receivable(channel.record, exposures(channel.record, link))
+        trusted = room_of_trust(channel.record, self.env())
+        return most if trusted is None else min(most, Msat(trusted))
 
     def relay_policy(self, record: ChannelRecord) -> RelayPolicy:
         """What we announce for relaying over the channel."""
+        return self.relay_policies(record)[0]
+
+    def relay_policies(self, record: ChannelRecord) -> tuple[RelayPolicy, ...]:
+        """What we announce for relaying over the channel, then what we announced until ten minutes ago (B7.06)."""
         theirs = record.params.theirs
-        most = min(int(record.funding.capacity.msat), int(theirs.max_htlc_value_in_flight))
-        return RelayPolicy(
-            int(self.policy.fee_base),
-            self.policy.fee_proportional_millionths,
-            self.policy.cltv_expiry_delta,
-            theirs.htlc_minimum,
-            Msat(most),
+        most = Msat(min(int(record.funding.capacity.msat), int(theirs.max_htlc_value_in_flight)))
+        before = self.terms.before(record.channel_id, self.outside.now())
+        return tuple(
+            [
+                RelayPolicy(terms.base_msat, terms.ppm, terms.cltv_delta, theirs.htlc_minimum, most)
+                for terms in (self.terms.of(record.channel_id), *before)
+            ]
         )
+
+    async def ask_for(self, change: Change) -> list[ChannelRecord]:
+        """Put new terms on disk and then in force; the channels that ask for something else now."""
+        await self.journal.commit([PutKeyValue(KEY, change.row)])
+        self.terms.install(change)
+        self._renew_views()
+        # Once more when the previous terms have had their time.
+        asyncio.get_running_loop().call_later(HONOURED_SECONDS + 1, self._renew_views)
+        actors = [self.by_id.get(channel_id) for channel_id in change.channels]
+        return [actor.record for actor in actors if actor is not None and actor.record is not None]
+
+    def _renew_views(self) -> None:
+        self._stale_views.update(dict.fromkeys(self.by_id))
 
     # --- peers --------------------------------------------------------------------------------------------------------
 
@@ -331,7 +353,7 @@ class Channels(Openings):
         actors = [*self.by_id.values(), *self._openings.values()]
         for actor in actors:
             actor.tell(BlockArrived())
-        self._stale_views.update(dict.fromkeys(self.by_id))
+        self._renew_views()
         return actors
 
     def block_disconnected(self, event: BlockDisconnected) -> list[ChannelActor]:

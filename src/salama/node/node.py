@@ -21,6 +21,8 @@ from salama.node.backup import BIRTHDAY, Backups
 from salama.node.chain import TIP, Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
+from salama.node.fees import KEY as RELAY_TERMS
+from salama.node.fees import Change, RelayTerms
 from salama.node.graph import GossipActor, node_addresses
 from salama.node.mempool import MempoolWatch
 from salama.node.news import News
@@ -302,6 +304,7 @@ class Node:
         self.channels.load(records)
         for record in records:
             self.gossip.channel_known(record, scids_of(record))
+        await self._ask_for_terms()
         self.channels.minds_deadlines = not records
         # A crash may have come between a channel's record and its backup: nothing of it was said yet.
         await self.backups.renew()
@@ -372,6 +375,23 @@ class Node:
         await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         stopping.cancel()
+
+    async def _ask_for_terms(self) -> None:
+        """The terms for relaying that were set by hand, or what the settings say now."""
+        row = self.journal.read_now(lambda db: queries.key_value(db, RELAY_TERMS))
+        self.channels.terms = RelayTerms(self.config.policy, row)
+        change = self.channels.terms.settled(self.channels.by_id, self.outside.now())
+        if change.row != row:
+            await self.ask_for(change)
+
+    async def ask_for(self, change: Change) -> None:
+        """Ask for other terms from now on, and tell whoever pays through us (B7.06)."""
+        for record in await self.channels.ask_for(change):
+            scid, policy = record.funding.short_channel_id, self.channels.relay_policy(record)
+            if scid is not None and scid in self.gossip.graph:
+                self.gossip.update(record, policy)
+            else:
+                self.gossip.tell_peer(record, policy)
 
     def _release_forgotten_openings(self, records: list[ChannelRecord]) -> None:
         """Coins set aside for openings that a restart ended before anything was signed."""
