@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from immunity_world import FakePeer, Registry, Stranger
 
+from salama.base.ids import ChannelId
 from salama.base.machine import CommandRefused
 from salama.base.units import Msat, Sat
 from salama.node.openings import MAX_OPENINGS_PER_PEER
@@ -40,7 +42,7 @@ async def race(node: Registry, rounds: int, seed: int) -> tuple[int, int]:
     for n in range(rounds):
         stranger = Stranger(f"racer {n % 7}")
         peers: list[FakePeer] = [node.meets(stranger)]
-        offer = stranger.offers(us, n)
+        offered: dict[ChannelId, list[FakePeer]] = {}
 
         async def comes_and_goes(stranger: Stranger = stranger, peers: list[FakePeer] = peers) -> None:
             for _ in range(dice.randrange(6)):
@@ -50,7 +52,14 @@ async def race(node: Registry, rounds: int, seed: int) -> tuple[int, int]:
                 await asyncio.sleep(0)
             peers.append(node.meets(stranger))
 
-        flows: list[Any] = [channels.open_received(stranger.node_id, offer) for _ in range(dice.randrange(1, 4))]
+        async def offers(offer: OpenChannel, stranger: Stranger = stranger, to: Any = offered) -> None:
+            peer = node.peers.get(stranger.node_id)
+            if peer is not None:
+                to.setdefault(offer.temporary_channel_id, []).append(peer)
+                await channels.open_received(stranger.node_id, offer)
+
+        # some of them are repeated
+        flows: list[Any] = [offers(stranger.offers(us, 2 * n + dice.randrange(2))) for _ in range(dice.randrange(1, 4))]
         flows.append(opens(node, stranger))
         if dice.random() < 0.7:
             flows.insert(dice.randrange(len(flows)), comes_and_goes())
@@ -59,9 +68,12 @@ async def race(node: Registry, rounds: int, seed: int) -> tuple[int, int]:
         await node.rests()
         mine = [key for key in channels._openings if key[0] == stranger.node_id]
         assert len(mine) <= MAX_OPENINGS_PER_PEER
-        assert sum(temporary == offer.temporary_channel_id for _, temporary in mine) <= 1
-        # whoever was told "accepted" last is served, and only by the actor that is on the list
-        accepted += sum(isinstance(m, AcceptChannel) for peer in peers for m in peer.sent)
+        everyone = {id(p): p for p in (*peers, *chain(*offered.values()), node.peers[stranger.node_id])}
+        for peer in everyone.values():
+            for answer in (m for m in peer.sent if isinstance(m, AcceptChannel)):
+                # nobody is served what another connection asked for
+                assert peer in offered[answer.temporary_channel_id]
+                accepted += 1
         node.leaves(stranger)
         await node.rests()
         assert not any(key[0] == stranger.node_id for key in channels._openings)
