@@ -105,6 +105,16 @@ def test_an_invoice_that_leaves_the_amount_open(trio: Trio) -> None:
     assert trio.alice.call("pay", request=open_amount, amount="7msat")["status"] == "succeeded"
 
 
+def test_a_rehearsal_of_closing_by_force(trio: Trio) -> None:
+    """What closing everything would take is known before."""
+    told = trio.bob.call("stress", feerate=200)
+    assert (told["feerate_per_kw"], told["missing_msat"], told["can_close_all"]) == (50_000, 0, True)
+    assert len(told["channels"]) == 2 and 0 < told["from_wallet_msat"] < told["fees_msat"] < told["available_msat"]
+    far = trio.bob.call("stress", feerate=2_000)
+    assert far["uneconomic_msat"] > 0 and "not worth" in far["answer"]
+    assert refusal(trio.bob, "stress", feerate=0)
+
+
 def refusal(node: LocalNode, method: str, **params: Any) -> str:
     with pytest.raises(CommandRefused) as refused:
         node.call(method, **params)

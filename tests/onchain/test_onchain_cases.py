@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
-from onchain_world import Chain, Side, World, open_chain
+from onchain_world import IRREVOCABLE, Chain, Side, World, open_chain
 
 from salama.base.ids import Txid
 from salama.base.units import BlockHeight, Sat
@@ -27,7 +27,7 @@ from salama.channel.scripts import funding_script, to_remote_script
 from salama.channel.state import Phase
 from salama.onchain.events import BlockSeen, SpendSeen
 from salama.onchain.identify import CloseKind, identify
-from salama.onchain.machine import close_of, new_state
+from salama.onchain.machine import PATIENCE, close_of, new_state
 from salama.onchain.outputs import Role
 from salama.onchain.resolve import Facts, Status, resolve
 from salama.onchain.signing import ClaimKey, InputOfClaim
@@ -557,6 +557,18 @@ def test_what_is_dear_only_today_is_claimed_for_half_of_it(chain: Chain) -> None
     world.run_until_over(alice)
     assert alice.failed() == {0}
     assert {bytes(s.spent_by.tx.txid) for s in htlcs_of(alice) if s.spent_by} <= set(alice.sent)
+
+
+def test_a_claim_waits_for_a_cheaper_market_but_not_for_ever(chain: Chain) -> None:
+    """Its second stage is ours, and worth a claim on a cheaper day."""
+    world = stuck(chain, 1_200_000, by_bob=False)
+    alice = world.alice
+    world.mine(20)
+    assert alice.failed() == {0}
+    alice.feerate = 20_000
+    world.mine(PATIENCE * IRREVOCABLE - 20)
+    assert not alice.is_over
+    world.run_until_over(alice)
 
 
 def test_a_preimage_for_what_was_given_up_is_still_handed_over(chain: Chain) -> None:

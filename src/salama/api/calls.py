@@ -30,6 +30,7 @@ from salama.api.node_schema import (
     Info,
     Settings,
 )
+from salama.api.onchain_schema import Stress, StressParams
 from salama.api.payments_schema import Forwards, InvoiceCreated, InvoiceParams, Invoices, Paid, Payments, PayParams
 from salama.api.peers_schema import Connected, ConnectParams, DisconnectParams, Peers
 from salama.api.wallet_schema import (
@@ -202,3 +203,7 @@ class Calls(ABC):
     async def forwards(self, *, limit: int = 100, cursor: str = "") -> Forwards:
         """What we relayed for others, newest first."""
         return await self.ask("forwards", PageParams(limit=limit, cursor=cursor), Forwards)
+
+    async def stress(self, *, feerate: int) -> Stress:
+        """Whether every channel could be closed by force at a fee rate, and at what cost."""
+        return await self.ask("stress", StressParams(feerate=feerate), Stress)

@@ -28,7 +28,7 @@ class Balance(Result, frozen=True, kw_only=True):
     onchain_reserved_msat: int
     """Set aside for something that is under way, or frozen."""
     fee_reserve_msat: int
-    """Of what is on chain, to be kept for the fees of closing every channel by force; 0 while the channels are small."""
+    """To be kept on chain for the fees of closing every channel by force; 0 while the channels are small."""
     fee_reserve_missing_msat: int
     """How much more should be deposited for that."""
     channels_ours_msat: int

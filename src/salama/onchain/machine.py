@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from salama.base.ids import OutPoint, Side, Txid
 from salama.base.machine import Effect, Event, Owed, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.base.values import replace
 from salama.bitcoin.tx import Tx
-from salama.channel.commitments import local_commitment_tx
 from salama.channel.events import Broadcast, HandoffKey, HtlcFailed, PreimageLearned
 from salama.channel.failing import owed_local_commitment
 from salama.channel.signing import MisplacedAnswer, OwePublication, Signature
@@ -41,7 +41,7 @@ from salama.onchain.events import (
     Woken,
 )
 from salama.onchain.identify import Close, CloseKind, HtlcsAt, identify
-from salama.onchain.outputs import Output, Role, outputs_of
+from salama.onchain.outputs import Output, Role
 from salama.onchain.resolve import (
     FAIL_BACK_DEPTH,
     Facts,
@@ -56,9 +56,13 @@ from salama.onchain.resolve import (
 )
 from salama.onchain.signing import OweClaim, PublishClaim, place
 from salama.onchain.state import Confirmed, OnchainRecord, OnchainState, Rival
+from salama.onchain.stress import commitment_to_confirm, stake_of
 from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 from salama.wallet.selection import fee_for
+
+PATIENCE: Final = 10
+"""Times the irrevocable depth that a claim may wait for a cheaper market before the channel is forgotten without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +229,8 @@ def _settle(
         state = account.note_spends(state, rows, close, found)
     for outcome in found.outcomes:
         state = _hand_over(state, outcome, rows)
-    state = _claim(state, rows, effects, found, close, offered, env, again)
-    if close is not None and _is_over(found, facts, env.irrevocable_depth, state.channel.params.closing_script):
+    state, too_dear = _claim(state, rows, effects, found, close, offered, env, again)
+    if close is not None and _is_over(state, found, facts, env.irrevocable_depth, too_dear):
         state = replace(state, is_over=True)
         rows.append(account.over(state, close))
         effects += [ReleaseCoins(sweep.purpose) for sweep in state.record.sweeps if sweep.coins]
@@ -260,8 +264,8 @@ def _claim(
     offered: dict[str, tuple[Coin, ...]],
     env: OnchainEnv,
     again: bool,
-) -> OnchainState:
-    """Everything that may be in the next block is offered to the network."""
+) -> tuple[OnchainState, frozenset[OutPoint]]:
+    """Everything that may be in the next block is offered to the network; and what is not worth it today."""
     channel = state.channel
     claims = [s.claim for s in found.statuses if s.standing is Standing.CLAIMABLE and s.claim is not None]
     parent, stake, at_risk = None, 0, 0
@@ -292,7 +296,9 @@ def _claim(
         state = account.note(state, rows, f"uneconomic {claim.outpoint}", account.uneconomic(state, claim))
     # What is confirmed stays on record: a reorganisation may put it back in flight.
     sweeps = (*done, *made.kept, *(draft.sweep for draft in made.drafts))
-    return state if sweeps == state.record.sweeps else replace(state, record=replace(state.record, sweeps=sweeps))
+    if sweeps != state.record.sweeps:
+        state = replace(state, record=replace(state.record, sweeps=sweeps))
+    return state, frozenset(claim.outpoint for claim in made.uneconomic)
 
 
 def _to_confirm(state: OnchainState, env: OnchainEnv) -> tuple[tuple[Output, ...], Role, Parent]:
@@ -305,10 +311,8 @@ def _to_confirm(state: OnchainState, env: OnchainEnv) -> tuple[tuple[Output, ...
         if close is not None and close.kind in (CloseKind.REMOTE, CloseKind.REMOTE_NEXT):
             fee = int(close.funding.capacity) - int(Sat.total(out.value for out in rival.tx.outputs))
             return close.outputs, Role.TO_REMOTE, Parent(rival.tx.txid, rival.tx.weight, Sat(fee))
-    commitment = local_commitment_tx(channel, channel.funding, channel.funding.local)
-    # The signed commitment: its input has a witness of about 222 bytes.
-    parent = Parent(commitment.tx.txid, commitment.tx.weight + 2 + 222, commitment.fee)
-    return outputs_of(commitment, channel.funding), Role.TO_LOCAL, parent
+    outputs, parent = commitment_to_confirm(channel)
+    return outputs, Role.TO_LOCAL, parent
 
 
 def _child(
@@ -317,7 +321,7 @@ def _child(
     """Our anchor, if the commitment should pay more than it does (B5.03); what depends on it, and what of that is lost
     if it confirms too late."""
     anchor = next((o for o in outputs if o.role is Role.OUR_ANCHOR), None)
-    at_stake = sum(int(o.amount) for o in outputs if o.role in (balance, Role.HTLC))
+    at_stake = stake_of(outputs, balance)
     deadlines = {key: d for key, htlc in channel.htlcs.items() if (d := _deadline_of(htlc, env)) is not None}
     at_risk = sum(int(o.amount) for o in outputs if o.htlc is not None and o.htlc.key in deadlines)
     deadline = min(deadlines.values(), default=None)
@@ -358,8 +362,11 @@ def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made
     rows += [account.published(state, draft) for draft in made.drafts]
 
 
-def _is_over(found: Resolution, facts: Facts, depth: int, script: bytes) -> bool:
-    """Whether every output that matters is spent for good, and every HTLC has its outcome (B5.02)."""
+def _is_over(state: OnchainState, found: Resolution, facts: Facts, depth: int, too_dear: frozenset[OutPoint]) -> bool:
+    """Whether every output that matters is spent for good, and every HTLC has its outcome (B5.02).
+
+    What costs more than it brings at any rate is left behind; what does so today, if that has been so for long enough.
+    """
     if facts.depth(facts.closed_at) < depth or found.undecided:
         return False
     for status in found.statuses:
@@ -369,8 +376,10 @@ def _is_over(found: Resolution, facts: Facts, depth: int, script: bytes) -> bool
         elif status.may_change:
             return False
         elif status.claim is not None and status.output.role is not Role.OUR_ANCHOR:
-            # What costs more than it brings even at the lowest fee is left behind.
-            if not is_worthless(status.claim, script):
+            claim = status.claim
+            waited = facts.depth(max(claim.ready_at, facts.closed_at))
+            is_left = claim.outpoint in too_dear and waited >= PATIENCE * depth
+            if not is_left and not is_worthless(claim, state.channel.params.closing_script):
                 return False
     return True
 
