@@ -18,6 +18,7 @@ from salama.gossip.events import PeerReady as GossipPeerReady
 from salama.invoices.bolt11 import HintHop
 from salama.node.addresses import parse_host_port
 from salama.node.backup import BIRTHDAY, Backups
+from salama.node.cap import cap_of
 from salama.node.chain import TIP, Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
@@ -304,6 +305,7 @@ class Node:
         self.channels.load(records)
         for record in records:
             self.gossip.channel_known(record, scids_of(record))
+        self.channels.cap = cap_of(config.network, config.mainnet_cap)
         await self._ask_for_terms()
         self.channels.minds_deadlines = not records
         # A crash may have come between a channel's record and its backup: nothing of it was said yet.

@@ -23,6 +23,7 @@ from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, ope
 from salama.channel.opening_rules import Offer, objection_to_open
 from salama.channel.policy import Policy
 from salama.channel.state import AnyChannel, ChannelRecord, Opening, OpeningStage, Phase
+from salama.node.cap import beyond
 from salama.node.chain import Broadcaster
 from salama.node.channel_actor import ChannelActor, purpose_of
 from salama.node.outside import Outside
@@ -75,6 +76,8 @@ class Openings(ABC):
         self.peers: Peers
         self.chain_trouble: Callable[[], str] = lambda: ""
         """Why our view of the chain is too old to open channels; empty while all is well (immunity G3)."""
+        self.cap: Sat | None = None
+        """Most that all channels together may hold."""
         self.feerate = policy.min_feerate
         self.by_id: dict[ChannelId, ChannelActor] = {}
         self._openings: dict[tuple[NodeId, ChannelId], ChannelActor] = {}
@@ -163,6 +166,10 @@ class Openings(ABC):
         if self.peers.connected.get(node_id) is not peer:
             self._spare_scripts.append(script)
             raise CommandRefused("disconnected", "The peer has gone away.", "Connect to it again.")
+        # After the last wait: of two openings at a time the second sees the first.
+        if excess := beyond(self.cap, self.states(), funding):
+            self._spare_scripts.append(script)
+            raise CommandRefused("mainnet_cap", f"{excess[0].upper()}{excess[1:]}.", "Open less, or raise mainnet_cap.")
         begun = open_channel(
             OpenRequest(
                 our_node_id=self.signer.node_id,
@@ -243,6 +250,11 @@ class Openings(ABC):
         if self.peers.connected.get(peer.node_id) is not peer:
             # Nobody would ever tell this opening that its peer is gone.
             self._spare_scripts.append(script)
+            return
+        if excess := beyond(self.cap, self.states(), message.funding_satoshis):
+            self._spare_scripts.append(script)
+            log.warning("a channel was not accepted: %s", excess)
+            peer.send(Error(channel_id=message.temporary_channel_id, data=b"we take no more channels for now"))
             return
         if (old := self._openings.get((peer.node_id, message.temporary_channel_id))) is not None:
             self._retire(old)
