@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -216,6 +217,26 @@ def test_a_client_that_never_reads_is_not_served_without_bound(path: Path) -> No
         writer.transport.abort()
 
     serving(path, test)
+
+
+def test_calls_of_one_moment_share_their_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: Counter[str] = Counter()
+    write = asyncio.StreamWriter.write
+
+    def counted(writer: asyncio.StreamWriter, data: bytes) -> None:
+        writes["answers" if b"result" in data else "requests"] += 1
+        write(writer, data)
+
+    async def test(_: Answers) -> None:
+        client = RpcClient(path)
+        await client.connect()
+        monkeypatch.setattr(asyncio.StreamWriter, "write", counted)
+        answers = await asyncio.gather(*(client.call("newaddr") for _ in range(50)))
+        assert answers == [{"kind": "p2wpkh"}] * 50
+        await client.close()
+
+    serving(path, test)
+    assert writes == {"requests": 1, "answers": 1}
 
 
 def test_answers_come_as_they_are_ready(path: Path) -> None:

@@ -45,6 +45,7 @@ def sample_events(pair: Pair) -> list[Event]:
         events.FeeratesChanged(),
         events.FundingMade(tx, vout),
         events.FundingRefused("no", "no"),
+        events.PublishFunding(tx),
         pair.alice.add_event(1, 1000),
         events.SettleHtlc(0, Preimage(bytes(32))),
         events.FailHtlc(0, b""),

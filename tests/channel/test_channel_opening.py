@@ -126,7 +126,7 @@ BAD_OFFERS: list[tuple[str, dict[str, Any], Features]] = [
     ("open_channel2", {}, DUAL),
     ("channel_type is missing", {"channel_type": None}, FEATURES),
     ("does not suit", {"channel_type": STATIC_TYPE}, FEATURES),
-    ("does not suit", {"channel_type": ZEROCONF_TYPE}, FEATURES),
+    ("was not negotiated", {"channel_type": ZEROCONF_TYPE}, FEATURES),
     ("does not suit", {"channel_type": Features.of(optional=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS))}, FEATURES),
     ("option_anchors was not negotiated", {"channel_type": ANCHOR_TYPE}, NO_ANCHORS),
     ("announced channel", {"channel_type": ANCHOR_ALIAS_TYPE, "channel_flags": 1}, FEATURES),
@@ -223,7 +223,7 @@ def test_one_side_must_have_more_than_the_reserve() -> None:
 
 def test_delay_and_depth_grow_with_the_channel() -> None:
     sizes = [Sat(n) for n in (20_000, 4_999_999, 5_000_000, 10_000_000, 16_777_215, 1_000_000_000)]
-    assert [minimum_depth(DEFAULT_POLICY, size) for size in sizes] == [3, 3, 4, 5, 6, 6]
+    assert [minimum_depth(DEFAULT_POLICY, size, None) for size in sizes] == [3, 3, 4, 5, 6, 6]
     assert [to_self_delay(DEFAULT_POLICY, size) for size in sizes] == [146, 701, 701, 1259, 2015, 2016]
 
 

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salama.crypto.shachain import FIRST_INDEX, InconsistentSecret, ShachainStore, secret_at
+from salama.crypto.shachain import (
+    FIRST_INDEX,
+    INDEX_BITS,
+    InconsistentSecret,
+    ShachainStore,
+    branch_at,
+    secret_at,
+    secret_below,
+)
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 GENERATION = json.loads((VECTORS / "bolt03-shachain-generation.json").read_text())["cases"]
@@ -102,3 +110,8 @@ def test_bounds_of_generation_and_silence_of_the_store() -> None:
             secret_at(seed, index)
     assert secret_at(SEED, FIRST_INDEX).hex() not in repr(filled(1))
     assert "buckets" not in repr(filled(1))
+
+
+@given(st.integers(0, FIRST_INDEX), st.integers(0, INDEX_BITS))
+def test_a_branch_yields_what_the_seed_yields(index: int, bits: int) -> None:
+    assert secret_below(branch_at(SEED, index, bits), bits, index) == secret_at(SEED, index)

@@ -349,10 +349,13 @@ class World:
     strict: bool = True
 
     @classmethod
-    def open(cls, chain: Chain, *, capacity: int = 1_000_000, push: int = 400_000_000, coins: int = 8) -> World:
+    def open(
+        cls, chain: Chain, *, capacity: int = 1_000_000, push: int = 400_000_000, coins: int = 8, slots: int = 30
+    ) -> World:
         height = BlockHeight(chain.height)
         rates = Feerates(FeeratePerKw(1000), FeeratePerKw(1000))
-        env = ChannelEnv(now=1_700_000_000, height=height, feerates=rates, policy=POLICY)
+        policy = replace(POLICY, max_accepted_htlcs=slots)
+        env = ChannelEnv(now=1_700_000_000, height=height, feerates=rates, policy=policy)
         made = ChainPair.of(env)
         pair = ChainPair(made.alice, made.bob)
         pair.chain = chain

@@ -171,6 +171,15 @@ def test_the_rate_of_an_output_never_falls(
                 assert int(sweep.fee) > max(int(s.fee) for s in valid), "what replaces must pay more"
 
 
+def test_a_poor_wallet_never_replaces_a_claim_by_a_worse_one() -> None:
+    """C12: the coins that are left would raise the fee and lower the rate."""
+    one = claim(0, Way.TIMEOUT_TX, 599_230, HEIGHT, 990)
+    wallet = Wallet(count=60, value=100_000)
+    (first,) = wallet.plan([one], (), world(feerate=253))
+    (second,) = wallet.plan([one], (first,), world(HEIGHT + 1, 253))
+    assert second.feerate >= first.feerate
+
+
 @given(st.integers(253, 100_000), st.integers(253, 1_000_000), st.integers(0, 300))
 def test_the_schedule_rises_with_height(market: int, most: int, left: int) -> None:
     rates = [scheduled_feerate(market, most, 1000, 1000 - n) for n in range(left, -3, -1)]

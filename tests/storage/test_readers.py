@@ -88,3 +88,18 @@ def test_closing_stops_a_read_under_way(tmp_path: Path) -> None:
             await reading
 
     asyncio.run(main(Journal.open(tmp_path)))
+
+
+def test_a_look_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.commit_now([PutKeyValue("name", b"old")])
+        assert journal.look_up(lambda db: queries.key_value(db, "name")) == b"old"
+        # No snapshot stays open: the next look sees what was written since.
+        assert not journal._readers._idle[0].in_transaction
+        journal.commit_now([PutKeyValue("name", b"new")])
+        assert journal.look_up(lambda db: queries.key_value(db, "name")) == b"new"
+        with pytest.raises(ZeroDivisionError):
+            journal.look_up(lambda _: 1 / 0)
+        assert len(journal._readers._all) == len(journal._readers._idle) == 1
+    with pytest.raises(JournalClosed):
+        journal.look_up(lambda db: queries.key_value(db, "name"))

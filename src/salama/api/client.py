@@ -61,6 +61,8 @@ class RpcClient:
         self._path = path
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._unsent: list[bytes] = []
+        """Requests of this tick of the loop: they go out in one write."""
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._connecting = asyncio.Lock()
@@ -109,8 +111,15 @@ class RpcClient:
         number = next(self._ids)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-        self._writer.write(json.dumps(request).encode() + b"\n")
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(json.dumps(request).encode() + b"\n")
         return await waiting
+
+    def _flush(self) -> None:
+        lines, self._unsent = self._unsent, []
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(b"".join(lines))
 
     async def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""

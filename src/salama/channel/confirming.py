@@ -3,6 +3,7 @@ B2.49, B7.02)."""
 
 from __future__ import annotations
 
+from salama.base.ids import Side
 from salama.base.machine import Effect, PeerViolation, Row, Transition
 from salama.base.values import replace
 from salama.channel.closing import owed_closes
@@ -15,6 +16,8 @@ from salama.channel.events import (
     FundingSpent,
     FundingUnconfirmed,
     FundingUnspent,
+    HandoffKey,
+    HtlcFailed,
     PublicEvent,
     ResolvedOnChain,
     Send,
@@ -27,6 +30,7 @@ from salama.channel.state import (
     Channel,
     ChannelRecord,
     Confirmation,
+    Fulfilment,
     FundingSpend,
     LinkState,
     Phase,
@@ -74,7 +78,7 @@ def funding_confirmed(channel: Channel, event: FundingConfirmed, env: ChannelEnv
         event.tx.txid == funding.outpoint.txid and vout < len(event.tx.outputs) and event.tx.outputs[vout] == agreed
     )
     if not is_agreed:
-        return _close_for_good(channel, "the funding output is not what was agreed on")
+        return close_for_good(channel, "the funding output is not what was agreed on")
     return Transition(_with_funding(channel, replace(funding, confirmation=where)))
 
 
@@ -93,14 +97,21 @@ def _with_funding(channel: Channel, funding: ActiveFunding) -> Channel:
     return Channel(record, channel.link)
 
 
-def _close_for_good(channel: Channel, reason: str) -> Transition[Channel]:
+def close_for_good(channel: Channel, reason: str) -> Transition[Channel]:
     """There is no money in this channel, or no longer any: nothing has to be published."""
     record = channel.record
     effects: list[Effect] = list(dropped_adds(channel.link))
     if channel.link is not None:
         effects.append(Send(Error(channel_id=record.channel_id, data=reason.encode())))
-    row = _row("channel.closed", record, ("reason", reason))
-    return Transition(Channel(replace(record, phase=Phase.CLOSED, error=reason), None), tuple(effects), (row,))
+    rows = [_row("channel.closed", record, ("reason", reason))]
+    if record.spend is None:
+        # Used before it was funded, and never funded: no chain will ever tell what became of what we offered.
+        rows += [
+            HtlcFailed(HandoffKey(record.channel_id, htlc.id), htlc.origin)
+            for htlc in record.htlcs.values()
+            if htlc.side is Side.OUTGOING and htlc.origin is not None and not isinstance(htlc.removal, Fulfilment)
+        ]
+    return Transition(Channel(replace(record, phase=Phase.CLOSED, error=reason), None), tuple(effects), tuple(rows))
 
 
 @on(FundingSpent, phases=ALL_PHASES)
@@ -133,7 +144,7 @@ def funding_unspent(channel: Channel, event: FundingUnspent, env: ChannelEnv) ->
 def resolved_on_chain(channel: Channel, event: ResolvedOnChain, env: ChannelEnv) -> Transition[Channel]:
     if channel.record.phase is Phase.CLOSED:
         return Transition(channel)
-    return _close_for_good(channel, channel.record.error or "closed")
+    return close_for_good(channel, channel.record.error or "closed")
 
 
 def is_mutual_close(record: ChannelRecord) -> bool:
@@ -153,9 +164,9 @@ def block_arrived(channel: Channel, event: BlockArrived, env: ChannelEnv) -> Tra
     record = channel.record
     if record.spend is not None:
         is_deep = int(env.height) - int(record.spend.height) + 1 >= env.policy.irrevocable_depth
-        return _close_for_good(channel, "closed") if is_deep else Transition(channel)
+        return close_for_good(channel, "closed") if is_deep else Transition(channel)
     if _is_void(record, env):
-        return _close_for_good(channel, "the funding did not confirm in time")
+        return close_for_good(channel, "the funding did not confirm in time")
     reason = missed_deadline(record, env) if env.minds_deadlines else ""
     return fail_channel(channel, reason) if reason else Transition(channel)
 
@@ -165,7 +176,7 @@ def block_arrived_after_close(channel: Channel, event: BlockArrived, env: Channe
     """``onchain`` counts from here; except where a funding that never confirmed leaves nothing to count."""
     record = channel.record
     if record.phase is Phase.ON_CHAIN and record.spend is None and _is_void(record, env):
-        return _close_for_good(channel, "the funding did not confirm in time")
+        return close_for_good(channel, "the funding did not confirm in time")
     return Transition(channel)
 
 
@@ -181,6 +192,10 @@ def _is_void(record: ChannelRecord, env: ChannelEnv) -> bool:
 
 
 # --- channel_ready (B2.06) -------------------------------------------------------------------------------------------
+
+
+class InvalidReady(PeerViolation):
+    """A ``channel_ready`` that leaves the channel without a name."""
 
 
 def ready_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | None:
@@ -207,6 +222,8 @@ def receive_ready(channel: Channel, message: ChannelReady, env: ChannelEnv) -> T
     """The first one counts; later ones may only bring another alias."""
     record = channel.record
     alias = message.short_channel_id
+    if alias is None and record.their_alias is None and record.params.minimum_depth == 0:
+        raise InvalidReady("channel_ready of a channel without confirmations, and without an alias")
     if alias is not None and alias != record.their_alias:
         record = replace(record, their_alias=alias)
     rows: tuple[Row, ...] = ()

@@ -97,10 +97,21 @@ class FeeratesChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class FundingMade(Event):
-    """The wallet built and signed the funding transaction that ``RequestFunding`` asked for, and leased its coins."""
+    """The wallet built and signed the funding transaction that ``RequestFunding`` asked for, and leased its coins.
+
+    ``publish`` False: it is not signed yet, and comes with ``PublishFunding`` when it may be published.
+    """
 
     tx: Tx
     vout: int
+    publish: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFunding(Event):
+    """The funding that was held back is signed, and every peer of its outputs has signed too: publish it."""
+
+    tx: Tx
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from salama.channel.formats import CommitmentFormat
 from salama.channel.policy import Policy
 from salama.channel.spec import Add, CommitmentSpec, Fee, SpecHtlc, Update, htlc_key, reduce
 from salama.channel.state import ChannelRecord, Exposure, Fulfilment, Htlc, Link, Removal
+from salama.wire.features import OPTION_ZEROCONF
 
 REMOTE, LOCAL, LOCAL_ALL = 0, 1, 2
 Exposures = tuple[Exposure, Exposure, Exposure]
@@ -334,6 +335,36 @@ def beyond_dust_exposure(record: ChannelRecord, htlcs: Sequence[Htlc], env: Chan
         dust = [htlc for htlc in htlcs if int(htlc.amount) < floor]
         if dust and exposure_of(record, spec).dust > int(env.policy.max_dust_exposure):
             beyond.update(htlc.id for htlc in dust)
+    return frozenset(beyond)
+
+
+def room_of_trust(record: ChannelRecord, env: ChannelEnv) -> int | None:
+    """Millisatoshis that we may still be paid in a channel that is used before its funding is deep enough; None if the
+    funding is, or is our own (immunity A12)."""
+    params, where = record.params, record.funding.confirmation
+    if params.is_opener or not params.channel_type.has(OPTION_ZEROCONF):
+        return None
+    depth = 0 if where is None else int(env.height) - int(where.height) + 1
+    if depth >= env.policy.minimum_depth(record.funding.capacity):
+        return None
+    return max(0, int(env.policy.zero_conf_cap.msat) - int(record.funding.latest_remote.spec.our_balance))
+
+
+def beyond_trust(record: ChannelRecord, htlcs: Sequence[Htlc], env: ChannelEnv) -> frozenset[int]:
+    """Ids of those incoming ``htlcs`` that would leave us with more than the peer may take back: they are failed, and
+    no preimage is revealed for them."""
+    room = room_of_trust(record, env)
+    if room is None:
+        return frozenset()
+    beyond: set[int] = set()
+    asked = {htlc.id for htlc in htlcs}
+    for key in sorted(record.funding.latest_remote.spec.htlcs):
+        htlc = record.htlcs[key]
+        if htlc.side is Side.OUTGOING or not (htlc.removal is None or isinstance(htlc.removal, Fulfilment)):
+            continue
+        room -= int(htlc.amount)
+        if room < 0 and htlc.id in asked:
+            beyond.add(htlc.id)
     return frozenset(beyond)
 
 

@@ -432,7 +432,7 @@ def receive_revocation(channel: Channel, message: RevokeAndAck, env: ChannelEnv)
 
 def committed_effects(record: ChannelRecord, htlcs: Sequence[Htlc], env: ChannelEnv) -> tuple[Effect, ...]:
     """Tells of incoming HTLCs that are committed for good."""
-    beyond = limits.beyond_dust_exposure(record, htlcs, env)
+    beyond = limits.beyond_dust_exposure(record, htlcs, env) | limits.beyond_trust(record, htlcs, env)
     return tuple(
         HtlcCommitted(
             ref=HtlcRef(record.channel_id, Side.INCOMING, htlc.id),

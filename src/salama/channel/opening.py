@@ -36,8 +36,6 @@ from salama.channel.events import (
 )
 from salama.channel.keys import Basepoints
 from salama.channel.opening_rules import (
-    ANCHOR_ALIAS_TYPE,
-    ANCHOR_TYPE,
     ANNOUNCE_CHANNEL,
     Offer,
     first_objection,
@@ -51,6 +49,7 @@ from salama.channel.opening_rules import (
     reserve,
     reserve_met,
     to_self_delay,
+    type_for,
 )
 from salama.channel.params import ChannelParams, PartyParams
 from salama.channel.signing import OweFundingCreated, OweFundingSigned
@@ -71,7 +70,7 @@ from salama.channel.state import (
     RemoteCommitment,
 )
 from salama.channel.transactions import commitment_sighash, funding_output
-from salama.wire.features import OPTION_ANCHORS, OPTION_SCID_ALIAS, Features, negotiated
+from salama.wire.features import OPTION_ANCHORS, OPTION_SCID_ALIAS, OPTION_ZEROCONF, Features, negotiated
 from salama.wire.opening import AcceptChannel, FundingCreated, FundingSigned, OpenChannel
 from salama.wire.setup import Error, Warning
 
@@ -105,6 +104,8 @@ class OpenRequest:
     funding: Sat
     push: Msat = Msat(0)  # noqa: RUF009  (immutable)
     announce: bool = True
+    zero_conf: bool = False
+    """Ask the peer to use the channel before it confirms; the peer decides whether it trusts us."""
     promise_closing_script: bool = False
     """Tell the peer now, so that it enforces ``closing_script`` even if we are robbed later."""
     feerate: FeeratePerKw | None = None
@@ -135,7 +136,12 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
     both = (request.our_features, request.their_features)
     if not negotiated(*both, OPTION_ANCHORS):
         raise CommandRefused("anchors_missing", "the peer does not support anchor outputs", "choose another peer")
+    if request.zero_conf and not all(negotiated(*both, f) for f in (OPTION_ZEROCONF, OPTION_SCID_ALIAS)):
+        raise CommandRefused(
+            "zero_conf_missing", "not both sides use channels before they confirm", "wait for confirmations"
+        )
     is_alias_type = not request.announce and negotiated(*both, OPTION_SCID_ALIAS)
+    wanted = type_for(alias=is_alias_type, zero_conf=request.zero_conf)
     message = OpenChannel(
         chain_hash=request.chain_hash,
         temporary_channel_id=request.temporary_id,
@@ -156,7 +162,7 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
         first_per_commitment_point=request.keys.first_point,
         channel_flags=ANNOUNCE_CHANNEL if request.announce else 0,
         upfront_shutdown_script=request.closing_script if request.promise_closing_script else b"",
-        channel_type=ANCHOR_ALIAS_TYPE if is_alias_type else ANCHOR_TYPE,
+        channel_type=wanted,
     )
     offer = Offer(message, request.chain_hash, *both, 0, env)
     objection = first_objection(
@@ -174,7 +180,7 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
         our_keys=request.keys,
         our_alias=request.alias,
         closing_script=request.closing_script,
-        minimum_depth=minimum_depth(policy, request.funding),
+        minimum_depth=minimum_depth(policy, request.funding, wanted),
         open=message,
         funding_feerate=request.funding_feerate,
     )
@@ -185,7 +191,7 @@ def accept_inbound(request: InboundOpen, env: ChannelEnv) -> Transition[AnyChann
     """Answer ``open_channel`` with ``accept_channel``, or abandon it with an error to the peer. Never raises."""
     message, policy, points = request.message, env.policy, request.keys.basepoints
     both = (request.our_features, request.their_features)
-    depth = minimum_depth(policy, message.funding_satoshis)
+    depth = minimum_depth(policy, message.funding_satoshis, message.channel_type)
     opening = Opening(
         stage=OpeningStage.SENT_ACCEPT,
         temporary_id=message.temporary_channel_id,
@@ -199,7 +205,8 @@ def accept_inbound(request: InboundOpen, env: ChannelEnv) -> Transition[AnyChann
         minimum_depth=depth,
         open=message,
     )
-    objection = objection_to_open(Offer(message, request.chain_hash, *both, request.pending, env))
+    is_trusted = str(request.their_node_id) in policy.zero_conf_peers
+    objection = objection_to_open(Offer(message, request.chain_hash, *both, request.pending, env, is_trusted))
     if objection:
         return _abandon(opening, objection)
     answer = AcceptChannel(
@@ -243,7 +250,8 @@ def funding_made(opening: Opening, event: FundingMade, env: ChannelEnv) -> Trans
     if not is_ours or any(spent.script_sig for spent in event.tx.inputs):
         return _abandon(opening, "the wallet did not make the funding that was asked for", code="funding_wrong")
     record = first_record(opening, event.tx.outpoint(event.vout), env)
-    record = replace(record, active=(replace(record.funding, tx=event.tx),))
+    if event.publish:
+        record = replace(record, active=(replace(record.funding, tx=event.tx),))
     commitment = remote_commitment_tx(record, record.funding, record.funding.remote)
     owed = OweFundingCreated(
         record.params.key_index, commitment_sighash(commitment), opening.temporary_id, record.funding.outpoint
@@ -256,15 +264,15 @@ def funding_refused(opening: Opening, event: FundingRefused, env: ChannelEnv) ->
 
 
 def receive_funding_signed(opening: Opening, message: FundingSigned, env: ChannelEnv) -> Transition[AnyChannel]:
-    """The peer signed our first commitment: now the money can be spent into the channel."""
+    """The peer signed our first commitment: now the money can be spent into the channel, unless it is held back."""
     record = opening.draft
     assert record is not None
     if message.channel_id != record.channel_id:
         raise OpeningRefused("funding_signed for another channel")
     record = _with_first_signature(record, message.signature, env)
     tx = record.funding.tx
-    assert tx is not None
-    effects = (watch(record), Broadcast(tx, "funding"), CommandAnswered("", "channel funded"))
+    published = () if tx is None else (Broadcast(tx, "funding"),)
+    effects = (watch(record), *published, CommandAnswered("", "channel funded"))
     return Transition(_linked(opening, record), effects, (_pending_row(record),))
 
 
@@ -323,8 +331,9 @@ def first_record(opening: Opening, funding: OutPoint, env: ChannelEnv) -> Channe
         to_remote=pushed if is_opener else opener_balance,
     )
     ours, theirs = (offered, accepted) if is_opener else (accepted, offered)
-    depth = max(1, accepted.minimum_depth)
     assert offered.channel_type is not None
+    # A zero that the type does not stand for makes nobody trust anybody.
+    depth = 0 if offered.channel_type.has(OPTION_ZEROCONF) else max(1, accepted.minimum_depth)
     return ChannelRecord(
         channel_id=ChannelId.v1(funding),
         params=ChannelParams(

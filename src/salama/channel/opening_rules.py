@@ -26,6 +26,7 @@ from salama.wire.features import (
     OPTION_STATIC_REMOTEKEY,
     OPTION_SUPPORT_LARGE_CHANNEL,
     OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+    OPTION_ZEROCONF,
     Features,
     negotiated,
 )
@@ -41,6 +42,13 @@ ANNOUNCE_CHANNEL = 1
 
 ANCHOR_TYPE = Features.of(mandatory=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS))
 ANCHOR_ALIAS_TYPE = Features.of(mandatory=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS, OPTION_SCID_ALIAS))
+ANCHOR_ZERO_TYPE = Features.of(mandatory=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS, OPTION_ZEROCONF))
+ANCHOR_ALIAS_ZERO_TYPE = Features.of(
+    mandatory=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS, OPTION_SCID_ALIAS, OPTION_ZEROCONF)
+)
+TYPES = (ANCHOR_TYPE, ANCHOR_ALIAS_TYPE, ANCHOR_ZERO_TYPE, ANCHOR_ALIAS_ZERO_TYPE)
+VARIATIONS = (OPTION_ANCHORS, OPTION_SCID_ALIAS, OPTION_ZEROCONF)
+"""What a type may hold beside what every peer must know."""
 
 
 # --- our own choices -------------------------------------------------------------------------------------------------
@@ -52,9 +60,17 @@ def to_self_delay(policy: Policy, funding: Sat) -> int:
     return policy.min_to_self_delay + min(span, span * int(funding) // int(LARGE_CHANNEL))
 
 
-def minimum_depth(policy: Policy, funding: Sat) -> int:
-    """Confirmations before use: grows with what a double spend could take."""
-    return min(policy.max_depth, policy.min_depth + int(funding) // int(policy.depth_step))
+def minimum_depth(policy: Policy, funding: Sat, channel_type: Features | None) -> int:
+    """Confirmations before use: none for a type that is used at once, else as many as the amount is worth."""
+    is_at_once = channel_type is not None and channel_type.has(OPTION_ZEROCONF)
+    return 0 if is_at_once else policy.minimum_depth(funding)
+
+
+def type_for(*, alias: bool, zero_conf: bool) -> Features:
+    """The type that we ask for (B2.02)."""
+    if zero_conf:
+        return ANCHOR_ALIAS_ZERO_TYPE if alias else ANCHOR_ZERO_TYPE
+    return ANCHOR_ALIAS_TYPE if alias else ANCHOR_TYPE
 
 
 def reserve(policy: Policy, funding: Sat, their_dust_limit: Sat) -> Sat:
@@ -76,6 +92,8 @@ class Offer:
     pending: int
     """Channels of this peer that wait for their funding."""
     env: ChannelEnv
+    is_trusted: bool = False
+    """Whether the peer is one of ``Policy.zero_conf_peers``."""
 
     @property
     def policy(self) -> Policy:
@@ -147,15 +165,27 @@ def channel_type_of_offer(offer: Offer) -> str:
     wanted = offer.message.channel_type
     if wanted is None:
         return "channel_type is missing"
-    if wanted == ANCHOR_TYPE:
-        is_agreed = negotiated(offer.our_features, offer.their_features, OPTION_ANCHORS)
-        return "" if is_agreed else "option_anchors was not negotiated"
-    if wanted == ANCHOR_ALIAS_TYPE:
-        if offer.message.channel_flags & ANNOUNCE_CHANNEL:
-            return "an announced channel cannot have the type option_scid_alias"
-        agreed = (negotiated(offer.our_features, offer.their_features, f) for f in (OPTION_ANCHORS, OPTION_SCID_ALIAS))
-        return "" if all(agreed) else "the channel_type was not negotiated"
-    return "this channel_type does not suit us"
+    if wanted not in TYPES:
+        return "this channel_type does not suit us"
+    if wanted.has(OPTION_SCID_ALIAS) and offer.message.channel_flags & ANNOUNCE_CHANNEL:
+        return "an announced channel cannot have the type option_scid_alias"
+    both = (offer.our_features, offer.their_features)
+    missing = [f.name for f in VARIATIONS if wanted.has(f) and not negotiated(*both, f)]
+    return f"{missing[0]} was not negotiated" if missing else ""
+
+
+def trust(offer: Offer) -> str:
+    """A channel that is used before its funding confirms is as good as the word of its opener (immunity A12)."""
+    wanted = offer.message.channel_type
+    if wanted is None or not wanted.has(OPTION_ZEROCONF):
+        return ""
+    if not offer.is_trusted:
+        return "we do not use a channel of yours before it confirms"
+    if not negotiated(offer.our_features, offer.their_features, OPTION_SCID_ALIAS):
+        return "a channel without confirmations needs option_scid_alias"
+    if offer.pending:
+        return "another channel of yours waits for its funding"
+    return "push_msat exceeds our trust" if offer.message.push_msat > offer.policy.zero_conf_cap.msat else ""
 
 
 # --- both messages ---------------------------------------------------------------------------------------------------
@@ -254,8 +284,10 @@ class Acceptance:
 
 
 def depth(acceptance: Acceptance) -> str:
-    is_large = acceptance.message.minimum_depth > acceptance.policy.max_minimum_depth
-    return "minimum_depth is too large" if is_large else ""
+    least, wanted = acceptance.message.minimum_depth, acceptance.open.channel_type
+    if wanted is not None and wanted.has(OPTION_ZEROCONF) and least:
+        return "minimum_depth is not zero although the channel_type has option_zeroconf"
+    return "minimum_depth is too large" if least > acceptance.policy.max_minimum_depth else ""
 
 
 def their_reserve_above_our_dust(acceptance: Acceptance) -> str:
@@ -292,6 +324,7 @@ OFFER_RULES: tuple[Callable[[Offer], str], ...] = (
     chain,
     dual_funding,
     channel_type_of_offer,
+    trust,
     too_many_pending,
     push,
     large_channel,

@@ -55,6 +55,12 @@ class Policy:
     accept_private: bool = True
     accept_announced: bool = True
 
+    # --- before the funding confirms (B2.06, immunity A12) ---
+    zero_conf_peers: frozenset[str] = frozenset()
+    """Node ids, in hex, of peers whose channels we use at once: they could take back what they paid us."""
+    zero_conf_cap: Sat = Sat(100_000)
+    """Most that one such peer could take back: what we own, and are being paid, in its channel before it confirms."""
+
     # --- depths and deadlines ---
     min_depth: int = 3
     max_depth: int = 6
@@ -107,6 +113,10 @@ class Policy:
     """2,000 sat/vbyte, above anything that a market has asked: more is a mistake, whoever pays."""
     closing_max_fee_factor: int = 3
     """As opener we pay at most this multiple of our own idea of a closing fee."""
+
+    def minimum_depth(self, funding: Sat) -> int:
+        """Confirmations before use: grows with what a double spend could take."""
+        return min(self.max_depth, self.min_depth + int(funding) // int(self.depth_step))
 
 
 DEFAULT_POLICY = Policy()

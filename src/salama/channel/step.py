@@ -16,7 +16,7 @@ from typing import Final
 from salama.base.ids import Side
 from salama.base.machine import CommandRefused, Effect, Event, PeerViolation, Row, Transition
 from salama.base.values import replace
-from salama.channel import closing, confirming, failing, normal, opening, reestablish, simple_close
+from salama.channel import closing, confirming, failing, held, normal, opening, reestablish, simple_close
 from salama.channel.dispatch import TABLE
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
@@ -31,6 +31,7 @@ from salama.channel.events import (
     FundingMade,
     FundingRefused,
     MessageReceived,
+    PublishFunding,
     ReleaseFunding,
 )
 from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
@@ -110,6 +111,8 @@ def _unregistered_event(channel: Channel, event: Event) -> Transition[AnyChannel
         return Transition(channel, (ReleaseFunding(),))
     if isinstance(event, CloseChannel | ForceClose):
         raise CommandRefused("closing_already", f"the channel is {phase.value}")
+    if isinstance(event, PublishFunding):
+        raise CommandRefused("not_held", f"the channel is {phase.value}")
     if isinstance(event, ForgetChannel):
         raise CommandRefused("funding_signed", "the peer may hold a signature for this channel", "close it instead")
     raise TypeError(f"a channel does not know {type(event).__name__}")
@@ -184,5 +187,5 @@ def resume(record: ChannelRecord, env: ChannelEnv) -> Transition[Channel]:
     return Transition(Channel(record), tuple(effects))
 
 
-_REGISTERED = (reestablish,)
+_REGISTERED = (held, reestablish)
 """Imported for what it registers."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from salama.base.ids import ChannelId, NodeId, OutPoint
 from salama.base.machine import Effect, Event, Row, Transition
+from salama.bitcoin.tx import TxOut
 from salama.channel.events import (
     AddDropped,
     AddRefused,
@@ -58,6 +59,8 @@ class ChannelActor(Actor[AnyChannel]):
         self.is_retired = False
         self.timer: asyncio.TimerHandle | None = None
         """Ends an opening that takes too long."""
+        self.funder: Callable[[TxOut], Awaitable[FundingMade]] | None = None
+        """Who makes the funding, if it is not our wallet."""
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
 

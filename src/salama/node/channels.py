@@ -33,7 +33,7 @@ from salama.channel.events import (
     Send,
     WatchFunding,
 )
-from salama.channel.limits import exposures, receivable, spendable
+from salama.channel.limits import exposures, receivable, room_of_trust, spendable
 from salama.channel.policy import Policy
 from salama.channel.signing import complete
 from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
@@ -215,7 +215,9 @@ class Channels(Openings):
         link = channel.link
         if link is None or link.state is not LinkState.READY or channel.record.phase is not Phase.NORMAL:
             return Msat(0)
-        return receivable(channel.record, exposures(channel.record, link))
+        most = receivable(channel.record, exposures(channel.record, link))
+        trusted = room_of_trust(channel.record, self.env())
+        return most if trusted is None else min(most, Msat(trusted))
 
     def relay_policy(self, record: ChannelRecord) -> RelayPolicy:
         """What we announce for relaying over the channel."""

@@ -10,6 +10,7 @@ from salama.base.machine import CommandRefused, Event
 from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
+from salama.channel.policy import Policy
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import BlockArrived, BlockRemoved
 from salama.gossip.events import MessageReceived as GossipReceived
@@ -25,6 +26,7 @@ from salama.node.config import Config
 from salama.node.fees import KEY as RELAY_TERMS
 from salama.node.fees import Change, RelayTerms
 from salama.node.graph import GossipActor, node_addresses
+from salama.node.joint_funding import JointFunding
 from salama.node.mempool import MempoolWatch
 from salama.node.news import News
 from salama.node.onchain import Onchain
@@ -32,6 +34,7 @@ from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
 from salama.node.payments import Committed, PaymentsActor
 from salama.node.peers import Peer, Peers, short
+from salama.node.psbts import Psbts
 from salama.node.quiet_log import QuietLog
 from salama.node.recover import prepare
 from salama.node.rescan import block_before
@@ -43,7 +46,7 @@ from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
 from salama.storage.backup import BackupKey
-from salama.storage.writes import ForgetOnions, PutKeyValue
+from salama.storage.writes import LEDGER_BEGUN, BeginLedger, ForgetOnions, PutKeyValue
 from salama.transport.noise import StaticKey
 from salama.transport.session import printable
 from salama.wallet.coins import new_wallet
@@ -75,6 +78,7 @@ from salama.wire.features import (
     OPTION_STATIC_REMOTEKEY,
     OPTION_SUPPORT_LARGE_CHANNEL,
     OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+    OPTION_ZEROCONF,
     PAYMENT_SECRET,
     VAR_ONION_OPTIN,
     Context,
@@ -103,6 +107,15 @@ FEATURES = Features.of(
     ),
 )
 """What we speak, in every context that BOLT 9 names; each contexts shows its part of it."""
+
+
+def features_of(policy: Policy) -> Features:
+    """What we speak with these terms: channels that are used before they confirm only where somebody is trusted."""
+    offered = set(FEATURES.bits())
+    if policy.zero_conf_peers:
+        offered.add(OPTION_ZEROCONF.odd)
+    return Features.of_bits(offered)
+
 
 GOSSIP = (
     ChannelAnnouncement,
@@ -213,7 +226,7 @@ class Node:
             self.wallet,
             self.broadcaster,
             config.policy,
-            FEATURES,
+            features_of(config.policy),
             BlockHash(config.network.chain_hash),
             int.from_bytes(key_index or b"", "big"),
             tasks,
@@ -228,6 +241,8 @@ class Node:
             outside,
             self.channels.fee_reserve,
         )
+        self.joint = JointFunding(self.channels, self.wallet, outside)
+        self.psbts = Psbts(self.wallet, self.backend, self.spending, self.joint, config.network, outside)
         self.gossip = GossipActor(
             journal,
             self.signer,
@@ -236,7 +251,7 @@ class Node:
             lambda: self.chain.height,
             chain_hash=BlockHash(config.network.chain_hash),
             alias=config.alias or short(self.signer.node_id),
-            features=FEATURES.only(Context.NODE_ANNOUNCEMENT),
+            features=features_of(config.policy).only(Context.NODE_ANNOUNCEMENT),
             flush_seconds=config.gossip_flush_seconds,
             outside=outside,
         )
@@ -276,7 +291,7 @@ class Node:
         static_key = StaticKey(bytes(self.signer.node_id), self.signer.ecdh)
         init = Init(
             globalfeatures=Features.of(),
-            features=FEATURES.only(Context.INIT),
+            features=features_of(config.policy).only(Context.INIT),
             networks=(BlockHash(config.network.chain_hash),),
         )
         self.peers = Peers(static_key, init, self, config.reconnect_seconds, outside)
@@ -308,6 +323,8 @@ class Node:
         self.channels.cap = cap_of(config.network, config.mainnet_cap)
         await self._ask_for_terms()
         self.channels.minds_deadlines = not records
+        if journal.read_now(lambda db: queries.key_value(db, LEDGER_BEGUN)) is None:
+            await journal.commit([BeginLedger(tuple(records), journal.read_now(queries.wallet))])
         # A crash may have come between a channel's record and its backup: nothing of it was said yet.
         await self.backups.renew()
         await self.channels.resume()

@@ -90,8 +90,10 @@ class OnchainActor(Actor[OnchainState]):
         return complete(done, answers, self.registry.secret_of)
 
     def writes(self, old: OnchainState, done: Transition[OnchainState]) -> list[AnyWrite]:
-        changed: list[AnyWrite] = [PutOnchain(done.state.record)] if done.state.record is not old.record else []
-        return [*changed, *done.rows]
+        new = done.state
+        if new.record is old.record:
+            return [*done.rows]
+        return [PutOnchain(new.record, old.record, new.channel), *done.rows]
 
     def installed(self, old: OnchainState, done: Transition[OnchainState]) -> None:
         self.registry.installed(self, old, done)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
 from salama.base.machine import CommandRefused, Effect
@@ -147,9 +147,23 @@ class Openings(ABC):
         return sum(1 for _ in waiting)
 
     async def open(
-        self, node_id: NodeId, funding: Sat, push: Msat, *, announce: bool, feerate: FeeratePerKw | None
+        self,
+        node_id: NodeId,
+        funding: Sat,
+        push: Msat,
+        *,
+        announce: bool,
+        feerate: FeeratePerKw | None,
+        zero_conf: bool = False,
+        funder: Callable[[TxOut], Awaitable[FundingMade]] | None = None,
+        of_ours: Sat | None = None,
+        seconds: float = OPENING_SECONDS,
     ) -> tuple[ChannelId, OutPoint]:
-        """Open a channel with a connected peer; returns when its funding transaction is signed for and published."""
+        """Open a channel with a connected peer; returns when its funding transaction is signed for and published.
+
+        ``funder`` makes the funding in place of the wallet, ``of_ours`` of it from our coins (all if None), and the
+        peer has ``seconds`` to agree.
+        """
         peer = self.peers.connected.get(node_id)
         if peer is None:
             raise CommandRefused("not_connected", "The peer is not connected.", "Connect to it first.")
@@ -157,7 +171,7 @@ class Openings(ABC):
             raise CommandRefused(
                 "chain_stale", f"We do not see the chain as it is: {trouble}.", "Mend the back-end, then open."
             )
-        if lack := self._lacks_reserve(funding, of_ours=funding):
+        if lack := self._lacks_reserve(funding, of_ours=funding if of_ours is None else of_ours):
             raise CommandRefused(
                 "reserve_missing", f"After this channel {lack}.", "Deposit more bitcoin, or open a smaller channel."
             )
@@ -184,11 +198,13 @@ class Openings(ABC):
                 funding=funding,
                 push=push,
                 announce=announce,
+                zero_conf=zero_conf,
                 funding_feerate=feerate or self.feerate,
             ),
             self.env(),
         )
-        actor = self._begin(node_id, begun.state)
+        actor = self._begin(node_id, begun.state, seconds)
+        actor.funder = funder
         answer = actor.asked(None)
         for effect in begun.effects:
             self.perform(actor, effect)
@@ -211,7 +227,15 @@ class Openings(ABC):
             peer.disconnect("too many channels are being opened")
             return
         objection = objection_to_open(
-            Offer(message, self.chain_hash, self.our_features, peer.features, pending, self.env())
+            Offer(
+                message,
+                self.chain_hash,
+                self.our_features,
+                peer.features,
+                pending,
+                self.env(),
+                is_trusted=str(node_id) in self.policy.zero_conf_peers,
+            )
         )
         if not objection and not self.has_funded(node_id) and self._unfunded() >= MAX_UNFUNDED:
             objection = "too many channels wait for their funding"
@@ -289,11 +313,11 @@ class Openings(ABC):
         """Whether the peer has a channel with us that cost somebody something."""
         return any(_is_funded(actor.record) for actor in self.by_peer.get(node_id, ()))
 
-    def _begin(self, node_id: NodeId, state: AnyChannel) -> ChannelActor:
+    def _begin(self, node_id: NodeId, state: AnyChannel, seconds: float = OPENING_SECONDS) -> ChannelActor:
         actor = self._actor(state, node_id)
         self._openings[(node_id, state.channel_id)] = actor
         self._start(actor)
-        actor.timer = asyncio.get_running_loop().call_later(OPENING_SECONDS, self._give_up, actor)
+        actor.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, actor)
         return actor
 
     @staticmethod
@@ -310,6 +334,9 @@ class Openings(ABC):
 
     async def _fund(self, actor: ChannelActor, amount: Sat, script: bytes, feerate: FeeratePerKw | None) -> None:
         try:
+            if actor.funder is not None:
+                actor.tell(await actor.funder(TxOut(amount, script)))
+                return
             tx, _ = await self.wallet.fund((TxOut(amount, script),), feerate or self.feerate, purpose_of(actor))
         except CommandRefused as refused:
             actor.tell(FundingRefused(refused.code, refused.reason))

@@ -18,7 +18,7 @@ from salama.chain.publishers import find_publishers
 from salama.net import tcp
 from salama.net.tcp import Connection, PeerAddress
 from salama.node.config import Config
-from salama.node.seed import load_or_make_seed, rescan_from
+from salama.node.seed import birthday, load_or_make_seed, rescan_from
 from salama.storage.journal import Journal
 from salama.transport.noise import StaticKey
 
@@ -71,6 +71,10 @@ class Outside:
     def seed(self, config: Config) -> bytes:
         """The wallet's seed, made at the first start."""
         return load_or_make_seed(config.directory, self._passphrase)
+
+    def birthday(self, config: Config) -> int:
+        """Unix seconds before which the chain holds nothing of ours; 0 if nobody knows."""
+        return birthday(config.directory)
 
     def rescan_from(self, config: Config) -> int | None:
         """Unix seconds since when the chain may hold coins of a restored seed; None if it was made here."""

@@ -119,6 +119,11 @@ def rescan_from(directory: Path) -> int | None:
     return found.birthday if found.restored else None
 
 
+def birthday(directory: Path) -> int:
+    """Unix seconds before which no coin of the words can exist; 0 if nobody knows."""
+    return read_file(directory).birthday if (directory / FILE_NAME).exists() else 0
+
+
 def normal(passphrase: str) -> str:
     """A passphrase as it is used: composed, so that two keyboards mean the same. Raises CommandRefused."""
     if len(passphrase) > MAX_PASSPHRASE:

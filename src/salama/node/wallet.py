@@ -10,6 +10,8 @@ from typing import Any, Literal
 from salama.base.ids import OutPoint, Txid
 from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
 from salama.base.units import BlockHeight, FeeratePerKw
+from salama.bitcoin.networks import Network
+from salama.bitcoin.psbt import Psbt
 from salama.bitcoin.tx import Tx, TxOut
 from salama.node.actor import Actor
 from salama.node.outside import Outside
@@ -17,7 +19,8 @@ from salama.signer.policy import SigningRefused
 from salama.signer.wallet import WalletKeys
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutWallet
-from salama.wallet.coins import Balance, WalletState
+from salama.wallet.coins import Balance, Coin, WalletState
+from salama.wallet.descriptors import Descriptor, export
 from salama.wallet.events import (
     AddressIssued,
     BumpFee,
@@ -112,7 +115,7 @@ class WalletActor(Actor[WalletState]):
     ) -> tuple[Tx, Funded]:
         """``draft``, signed. If the signer refuses, the coins are free again. Raises CommandRefused."""
         funded = await self.draft(outputs, feerate, purpose, everything=everything, only=only, until=until)
-        return self._sign(funded, purpose), funded
+        return self.sign(funded, purpose), funded
 
     async def bump(
         self,
@@ -125,14 +128,34 @@ class WalletActor(Actor[WalletState]):
     ) -> tuple[Tx, TransactionFunded]:
         """A signed transaction that makes ``txid`` confirm sooner, its coins leased. Raises CommandRefused."""
         made: TransactionFunded = await self._ask(BumpFee(txid, feerate, purpose, how, subtract, until))
-        return self._sign(made.funded, purpose), made
+        return self.sign(made.funded, purpose), made
 
-    def _sign(self, funded: Funded, purpose: str) -> Tx:
+    def sign(self, funded: Funded, purpose: str) -> Tx:
+        """The transaction with every input signed; if the signer refuses, its coins are free again. Raises
+        CommandRefused.
+        """
         try:
             return self._keys.sign(funded)
         except SigningRefused as refused:
             self.release(purpose)
             raise CommandRefused("signer_refused", f"The signer refuses: {refused}.") from None
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the master key."""
+        return self._keys.fingerprint
+
+    def sign_psbt(self, psbt: Psbt, mine: dict[int, Coin]) -> Psbt:
+        """The PSBT with our signatures. Raises CommandRefused."""
+        try:
+            return self._keys.sign_psbt(psbt, mine)
+        except SigningRefused as refused:
+            raise CommandRefused("signer_refused", f"The signer refuses: {refused}.") from None
+
+    def descriptors(self, network: Network, *, private: bool) -> tuple[Descriptor, ...]:
+        """The four chains of keys; ``private`` ones may spend."""
+        secrets = self._keys.account_secrets() if private else None
+        return export(self.state, self._keys.fingerprint, network, secrets)
 
     async def record(self, tx: Tx) -> None:
         """Write down a transaction that is about to be published; returns when it is on disk."""

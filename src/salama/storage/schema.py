@@ -86,7 +86,29 @@ _SECOND: Final = (
     ) STRICT, WITHOUT ROWID""",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
+_LEDGER: Final = (
+    # One line moves an amount from an account to another. key: what must be booked once, and found again to be undone.
+    """CREATE TABLE ledger (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
+        msat INTEGER NOT NULL CHECK (msat > 0), cause TEXT NOT NULL, key TEXT
+    ) STRICT""",
+    "CREATE UNIQUE INDEX ledger_keys ON ledger (key) WHERE key IS NOT NULL",
+    # Sums, so that nobody has to read the past to know the present.
+    "CREATE TABLE ledger_balances (account TEXT PRIMARY KEY, msat INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TRIGGER ledger_sums AFTER INSERT ON ledger BEGIN
+        INSERT INTO ledger_balances (account, msat) VALUES (new.target, new.msat)
+            ON CONFLICT (account) DO UPDATE SET msat = msat + excluded.msat;
+        INSERT INTO ledger_balances (account, msat) VALUES (new.source, -new.msat)
+            ON CONFLICT (account) DO UPDATE SET msat = msat + excluded.msat;
+    END""",
+    # What a transaction that touches the wallet will be for: written before it is published.
+    """CREATE TABLE ledger_txs (
+        txid BLOB NOT NULL, channel BLOB NOT NULL, cause TEXT NOT NULL, msat INTEGER NOT NULL,
+        PRIMARY KEY (txid, channel)
+    ) STRICT, WITHOUT ROWID""",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _LEDGER)
 """Migration n brings the schema from n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -20,7 +20,7 @@ from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicE
 from salama.channel.state import ChannelRecord, Htlc
 from salama.onchain.state import OnchainRecord
 from salama.payments.records import Invoice, Payment, PutForward, PutInvoice, PutPayment
-from salama.storage import tables
+from salama.storage import ledger, tables
 from salama.storage.layouts import Codec, NoLayout
 from salama.storage.records import (
     INCOMING,
@@ -57,9 +57,11 @@ class PutChannel(Write):
 
 @dataclass(frozen=True, slots=True)
 class PutOnchain(Write):
-    """What the chain says of a closed channel, and our claims under way."""
+    """What the chain says of a closed channel, and our claims under way; with ``channel`` for the ledger."""
 
     record: OnchainRecord
+    old: OnchainRecord | None = field(default=None, repr=False)
+    channel: ChannelRecord | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class PutWallet(Write):
     """The wallet's state as it is now."""
 
     state: WalletState
+
+
+@dataclass(frozen=True, slots=True)
+class BeginLedger(Write):
+    """The first lines of the ledger: what was there before it; written once."""
+
+    records: tuple[ChannelRecord, ...]
+    wallet: WalletState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,7 @@ INVOICE: Final = Codec(Invoice, "invoice")
 PAYMENT: Final = Codec(Payment, "payment")
 ONCHAIN: Final = Codec(OnchainRecord, "closed channel")
 WALLET_NAME: Final = "main"
+LEDGER_BEGUN: Final = "ledger.begun"
 FAILED_HANDOFF: Final = Codec(HtlcFailed, "handoff", given=("key", "origin"))
 
 PREIMAGE, FAILED = "preimage", "failed"
@@ -192,6 +203,11 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 def _channel(write: PutChannel, now: int) -> list[Statement]:
+    statements = _channel_rows(write)
+    return [*statements, *ledger.of_channel(write.old, write.new, now)] if statements else statements
+
+
+def _channel_rows(write: PutChannel) -> list[Statement]:
     old, new = write.old, write.new
     if old is new:
         return []
@@ -263,7 +279,7 @@ def _invoice(row: PutInvoice, now: int) -> list[Statement]:
         bytes(one.payment_hash), one.created, one.expires, one.status.value, one.paid_at, int(one.received),
         INVOICE.encode(one),
     )  # fmt: skip
-    return [(tables.INVOICES.put, columns)]
+    return [(tables.INVOICES.put, columns), *ledger.of_invoice(one, now)]
 
 
 def _payment(row: PutPayment, now: int) -> list[Statement]:
@@ -274,7 +290,7 @@ def _payment(row: PutPayment, now: int) -> list[Statement]:
         bytes(one.payment_hash), one.created, ended, one.status.value, int(one.amount), int(one.fee),
         PAYMENT.encode(one),
     )  # fmt: skip
-    return [(tables.PAYMENTS.put, columns)]
+    return [(tables.PAYMENTS.put, columns), *ledger.of_payment(one, now)]
 
 
 def _forward(row: PutForward, now: int) -> list[Statement]:
@@ -282,11 +298,14 @@ def _forward(row: PutForward, now: int) -> list[Statement]:
         bytes(row.incoming.channel_id), row.incoming.id, bytes(row.outgoing_channel), row.outgoing_id,
         int(row.amount_in), int(row.amount_out), row.status.value, row.at,
     )  # fmt: skip
-    return [(tables.FORWARDS.put, columns)]
+    return [(tables.FORWARDS.put, columns), *ledger.of_forward(row, now)]
 
 
 def _onchain(write: PutOnchain, now: int) -> list[Statement]:
-    return [(tables.ONCHAIN.put, (bytes(write.record.channel_id), ONCHAIN.encode(write.record)))]
+    lines: list[Statement] = [(tables.ONCHAIN.put, (bytes(write.record.channel_id), ONCHAIN.encode(write.record)))]
+    if write.channel is not None:
+        lines += ledger.of_onchain(write.old, write.record, write.channel, now)
+    return lines
 
 
 def _wallet(write: PutWallet, now: int) -> list[Statement]:
@@ -295,11 +314,16 @@ def _wallet(write: PutWallet, now: int) -> list[Statement]:
 
 def _wallet_confirmed(row: WalletTxConfirmed, now: int) -> list[Statement]:
     columns = (bytes(row.txid), int(row.height), int(row.received), int(row.spent), now)
-    return [(tables.WALLET_TRANSACTIONS.put, columns)]
+    return [(tables.WALLET_TRANSACTIONS.put, columns), *ledger.of_wallet_tx(row, now)]
 
 
 def _wallet_unconfirmed(row: WalletTxUnconfirmed, now: int) -> list[Statement]:
-    return [(tables.WALLET_TRANSACTIONS.delete, (bytes(row.txid),))]
+    return [(tables.WALLET_TRANSACTIONS.delete, (bytes(row.txid),)), *ledger.of_wallet_undo(row, now)]
+
+
+def _begin_ledger(write: BeginLedger, now: int) -> list[Statement]:
+    mark = (tables.KEY_VALUES.put, (LEDGER_BEGUN, b"1"))
+    return [mark, *ledger.opening(list(write.records), write.wallet, now)]
 
 
 def _remember(write: RememberOnion, now: int) -> list[Statement]:
@@ -358,6 +382,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     PutWallet: _wallet,
     WalletTxConfirmed: _wallet_confirmed,
     WalletTxUnconfirmed: _wallet_unconfirmed,
+    BeginLedger: _begin_ledger,
     RememberOnion: _remember,
     ForgetOnions: _forget_onions,
     PutPeer: _peer,

@@ -1,0 +1,230 @@
+"""Fundings that one opening cannot make alone: one transaction for several channels, or one of another wallet.
+
+The order is the whole safety. Each peer signs our first commitment for an output of a transaction that nobody has
+signed; only then is it signed; only then is it written into every channel, and published. Whatever ends this before the
+signature leaves nothing that could reach the chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from salama.base.ids import ChannelId, NodeId, OutPoint
+from salama.base.machine import CommandRefused
+from salama.base.units import FeeratePerKw, Msat, Sat
+from salama.bitcoin.psbt import Psbt
+from salama.bitcoin.script import witness_program
+from salama.bitcoin.tx import Tx, TxOut
+from salama.channel.events import ForgetChannel, FundingMade, PublishFunding
+from salama.channel.held import is_held
+from salama.node.channels import Channels
+from salama.node.outside import Outside
+from salama.node.wallet import WalletActor
+from salama.wallet.psbts import finalised
+
+MAX_BATCH: Final = 25
+"""Channels opened by one transaction."""
+MAX_EXTERNAL: Final = 20
+"""Openings that wait for another wallet at the same time."""
+EXTERNAL_SECONDS: Final = 600.0
+"""How long a person may take to make the transaction: peers give up after about as much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A channel that is to be opened."""
+
+    node_id: NodeId
+    amount: Sat
+    push: Msat
+    announce: bool
+
+
+class Funder:
+    """Stands between an opening that asks for its funding and whoever makes it."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.asked: asyncio.Future[TxOut] = loop.create_future()
+        self.made: asyncio.Future[FundingMade] = loop.create_future()
+
+    async def __call__(self, output: TxOut) -> FundingMade:
+        """The funding that pays ``output``. Raises CommandRefused."""
+        self.asked.set_result(output)
+        return await self.made
+
+    def refuse(self, code: str, reason: str) -> None:
+        """End the opening, if it still waits."""
+        if not self.made.done():
+            self.made.set_exception(CommandRefused(code, reason))
+            self.made.exception()  # nobody need fetch it
+
+
+Opened = tuple[ChannelId, OutPoint]
+
+
+@dataclass(slots=True)
+class _External:
+    funder: Funder
+    opening: asyncio.Task[Opened] = field(repr=False)
+    output: TxOut
+
+
+class JointFunding:
+    """Batches, and fundings from outside."""
+
+    def __init__(self, channels: Channels, wallet: WalletActor, outside: Outside) -> None:
+        self._channels, self._wallet, self._outside = channels, wallet, outside
+        self._external: dict[str, _External] = {}
+
+    # --- several at once ----------------------------------------------------------------------------------------------
+
+    async def open_batch(self, wanted: Sequence[Wanted], feerate: FeeratePerKw) -> list[Opened]:
+        """Open all of them by one transaction, or none. Raises CommandRefused."""
+        if not 1 <= len(wanted) <= MAX_BATCH:
+            raise CommandRefused("bad_batch", f"A batch opens 1 to {MAX_BATCH} channels, not {len(wanted)}.")
+        funders = [Funder() for _ in wanted]
+        openings = [
+            asyncio.create_task(
+                self._channels.open(
+                    one.node_id, one.amount, one.push, announce=one.announce, feerate=feerate, funder=funder,
+                    of_ours=Sat.total(other.amount for other in wanted),
+                )
+            )
+            for one, funder in zip(wanted, funders, strict=True)
+        ]  # fmt: skip
+        purpose = f"open batch {self._outside.entropy(8).hex()}"
+        try:
+            outputs = await self._all_asked(funders, openings)
+            funded = await self._wallet.draft(tuple(outputs), feerate, purpose)
+            for place, funder in enumerate(funders):
+                funder.made.set_result(FundingMade(funded.tx, funded.index_of(place), publish=False))
+            opened = await asyncio.gather(*openings)
+            # From here on every output belongs to a channel whose peer has signed: forward only.
+            tx = self._wallet.sign(funded, purpose)
+        except BaseException:
+            await asyncio.shield(self._undo(funders, openings))
+            self._wallet.release(purpose)
+            raise
+        for channel_id, _ in opened:
+            await self.publish(channel_id, tx)
+        return list(opened)
+
+    @staticmethod
+    async def _all_asked(funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> list[TxOut]:
+        asked: asyncio.Future[list[TxOut]] = asyncio.gather(*(one.asked for one in funders))
+        waited: list[asyncio.Future[Any]] = [asked, *openings]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        for opening in openings:
+            if opening.done():
+                asked.cancel()
+                opening.result()  # it cannot have succeeded yet: this raises
+        return await asked
+
+    async def _undo(self, funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> None:
+        for funder in funders:
+            funder.refuse("batch_failed", "another channel of the same transaction was not opened")
+        for one in openings:
+            if not one.done():
+                one.cancel()
+        for done in await asyncio.gather(*openings, return_exceptions=True):
+            if not isinstance(done, BaseException):
+                await self._forget(done[0], "another channel of the same transaction was not opened")
+
+    async def _forget(self, channel_id: ChannelId, reason: str) -> None:
+        actor = self._channels.by_id.get(channel_id)
+        if actor is not None:
+            await self._channels.command(actor, ForgetChannel(reason))
+
+    async def publish(self, channel_id: ChannelId, tx: Tx) -> None:
+        """Write the signed transaction into the channel, then to the network. Raises CommandRefused."""
+        actor = self._channels.by_id.get(channel_id)
+        if actor is None:
+            raise CommandRefused("unknown_channel", "The channel is gone.")
+        await self._channels.command(actor, PublishFunding(tx))
+        await self._channels.broadcaster.attempted(tx.txid)
+
+    # --- by another wallet --------------------------------------------------------------------------------------------
+
+    async def begin(self, wanted: Wanted) -> tuple[str, TxOut]:
+        """Ask the peer; a name for the opening, and the output that the other wallet must pay.
+
+        Raises CommandRefused.
+        """
+        if len(self._external) >= MAX_EXTERNAL:
+            raise CommandRefused("too_many_openings", f"{MAX_EXTERNAL} openings wait for their funding already.")
+        funder = Funder()
+        opening = asyncio.create_task(
+            self._channels.open(
+                wanted.node_id, wanted.amount, wanted.push, announce=wanted.announce, feerate=None, funder=funder,
+                of_ours=Sat(0), seconds=EXTERNAL_SECONDS,
+            )
+        )  # fmt: skip
+        (output,) = await self._all_asked([funder], [opening])
+        name = self._outside.entropy(8).hex()
+        self._external[name] = _External(funder, opening, output)
+
+        def ended(done: asyncio.Task[Opened]) -> None:
+            self._external.pop(name, None)
+            funder.refuse("opening_failed", "the opening has ended")
+            if not done.cancelled():
+                done.exception()  # told to whoever verifies, if anybody does
+
+        opening.add_done_callback(ended)
+        return name, output
+
+    async def verify(self, name: str, psbt: Psbt) -> Opened:
+        """Have the peer sign for the output of ``psbt``, signed or not; afterwards it may be signed. Raises
+        CommandRefused.
+        """
+        waiting = self._external.get(name)
+        if waiting is None or waiting.funder.made.done():
+            raise CommandRefused("unknown_opening", "No opening of this name waits.", "`openpsbt` begins one.")
+        places = [vout for vout, output in enumerate(psbt.tx.outputs) if output == waiting.output]
+        if len(places) != 1:
+            raise CommandRefused(
+                "funding_wrong",
+                f"The PSBT pays {waiting.output.value} satoshis to the channel {len(places)} times.",
+                "It must do so once.",
+            )
+        for index in range(len(psbt.inputs)):
+            spent = psbt.spent(index)
+            if spent is None or witness_program(spent.script) is None:
+                raise CommandRefused(
+                    "psbt_malleable",
+                    f"Input {index} does not show that it spends a native segwit output.",
+                    "Only with such inputs is the id of the transaction sure before it is signed.",
+                )
+        waiting.funder.made.set_result(FundingMade(psbt.tx, places[0], publish=False))
+        return await asyncio.shield(waiting.opening)
+
+    async def finish(self, channel_id: ChannelId, psbt: Psbt) -> Tx:
+        """Publish the signed transaction. Raises CommandRefused and MalformedPsbt."""
+        tx = finalised(psbt).extract()
+        await self.publish(channel_id, tx)
+        return tx
+
+    def pays_unsigned_channel(self, tx: Tx) -> bool:
+        """Whether an output is meant for a channel whose peer has not signed our first commitment."""
+        waiting = {one.output for one in self._external.values()}
+        return any(output in waiting for output in tx.outputs)
+
+    async def abort(self, name: str, reason: str) -> bool:
+        """Give up an opening that waits for its PSBT; False if there is none of that name."""
+        waiting = self._external.get(name)
+        if waiting is None:
+            return False
+        waiting.funder.refuse("aborted", reason)
+        await asyncio.wait((waiting.opening,))
+        return True
+
+    async def forget(self, channel_id: ChannelId, reason: str) -> None:
+        """Give up a channel whose funding is held. Raises CommandRefused."""
+        actor = self._channels.by_id.get(channel_id)
+        record = actor.record if actor is not None else None
+        if record is None or not is_held(record):
+            raise CommandRefused("not_held", "The funding of this channel is not held back.", "Close it instead.")
+        await self._forget(channel_id, reason)

@@ -1,0 +1,112 @@
+"""Reading the ledger, and holding it against what is really there: coins, channels, claims (``storage.ledger``).
+
+``check`` reads one snapshot: sums of accounts, open channels and the wallet. What is being settled at that moment shows
+as ``transfers`` and as pending amounts; nothing else may differ by a millisatoshi.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from salama.storage import queries
+from salama.storage.ledger import ONCHAIN, TRANSFERS, channel_account, confirmed_coins, pending_account, worth
+
+LINES: Final = "SELECT id, at, source, target, msat, cause FROM ledger WHERE id < ? AND at >= ? AND at < ? ORDER BY id DESC LIMIT ?"
+BALANCES: Final = "SELECT account, msat FROM ledger_balances WHERE msat <> 0 ORDER BY account LIMIT ?"
+ONE_BALANCE: Final = "SELECT msat FROM ledger_balances WHERE account = ?"
+SUMS: Final = (
+    "SELECT account, sum(msat) FROM (SELECT target AS account, msat FROM ledger"
+    " UNION ALL SELECT source, -msat FROM ledger) GROUP BY account"
+)
+MAX_ACCOUNTS: Final = 100_000
+_NEWEST: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``msat`` went from ``source`` to ``target``; ``at`` in unix seconds."""
+
+    id: int
+    at: int
+    source: str
+    target: str
+    msat: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One account and what it ought to hold, both in msat."""
+
+    account: str
+    ledger: int
+    found: int
+
+    @property
+    def is_sound(self) -> bool:
+        return self.ledger == self.found
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The ledger balances if ``problems`` is empty."""
+
+    findings: tuple[Finding, ...]
+    pending: int
+    """Msat between coins and channels: fundings under way (negative) and closes."""
+    transfers: int
+    """Msat of HTLCs that are settled on one side only."""
+    under_way: int
+    """HTLCs that live in channels."""
+    problems: tuple[str, ...]
+
+
+def lines(
+    connection: sqlite3.Connection, before: int | None = None, limit: int = 100, since: int = 0, until: int = _NEWEST
+) -> queries.Page[Line]:
+    """A page of the ledger, newest first."""
+    limit = max(1, min(limit, queries.MAX_PAGE))
+    bounds = (_NEWEST if before is None else before, since, until, limit)
+    found = tuple([Line(*row) for row in connection.execute(LINES, bounds).fetchall()])
+    return queries.Page(found, found[-1].id if len(found) == limit else None)
+
+
+def balances(connection: sqlite3.Connection) -> dict[str, int]:
+    """Msat of every account that is not empty."""
+    return dict(connection.execute(BALANCES, (MAX_ACCOUNTS,)).fetchall())
+
+
+def balance(connection: sqlite3.Connection, account: str) -> int:
+    row = connection.execute(ONE_BALANCE, (account,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def check(connection: sqlite3.Connection, *, deep: bool = False) -> Report:
+    """Hold the ledger against the database's own channels and coins. ``deep`` also adds up every line again."""
+    held = balances(connection)
+    wallet = queries.wallet(connection)
+    findings = [Finding(ONCHAIN, held.get(ONCHAIN, 0), 0 if wallet is None else int(confirmed_coins(wallet).msat))]
+    under_way, live = 0, set()
+    for record in queries.open_channels(connection):
+        live |= {channel_account(record.channel_id), pending_account(record.channel_id)}
+        under_way += len(record.htlcs)
+        account = channel_account(record.channel_id)
+        expected = 0 if record.restored or record.spend is not None else worth(record.funding.local.spec)
+        findings.append(Finding(account, held.get(account, 0), expected))
+    problems = [
+        f"{one.account} holds {one.ledger:,} msat, there are {one.found:,}" for one in findings if not one.is_sound
+    ]
+    for account, msat in held.items():
+        if account.startswith(("assets:channels:", "assets:pending:")) and account not in live:
+            problems.append(f"{account} holds {msat:,} msat of a channel that is over")
+    if total := sum(held.values()):
+        problems.append(f"all accounts together hold {total:,} msat instead of none")
+    transfers = held.get(TRANSFERS, 0)
+    if transfers and not under_way and not queries.unfinished_payments(connection):
+        problems.append(f"{TRANSFERS} holds {transfers:,} msat while nothing is under way")
+    if deep and held != {account: msat for account, msat in connection.execute(SUMS) if msat}:
+        problems.append("the sums of accounts are not those of their lines")
+    pending = sum(msat for account, msat in held.items() if account.startswith("assets:pending:"))
+    return Report(tuple(findings), pending, transfers, under_way, tuple(problems))
