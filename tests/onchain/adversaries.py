@@ -76,7 +76,7 @@ def offer_htlcs(world: World, amounts: Mapping[int, int], expiry: int, delta: in
 
 
 def mine_dear(chain: Chain, floor: int, room: int = 1_000_000) -> None:
-    """A block of at most ``room`` transactions that pay ``floor`` satoshis per 1000 weight units, alone or by a child."""
+    """A block of at most ``room`` transactions that pay ``floor`` sat per 1000 weight units, alone or by a child."""
     pool = chain.core.pool
     chosen = [entry for entry in miner.choose(pool) if _best_rate(chain, entry) >= floor]
     mine_only(chain, *(entry.tx for entry in chosen[:room]))

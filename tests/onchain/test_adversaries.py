@@ -39,7 +39,7 @@ def chain() -> Iterator[Chain]:
 
 
 def cycle(world: World, thief: Thief, rounds: int, *, peeks: bool) -> None:
-    """Each block, what Alice has in the mempool is replaced by a claim with the preimage, and that by nothing at all."""
+    """Each block, what Alice has in the mempool is replaced by a claim with the preimage, and that by nothing."""
     chain = world.chain
     coin = chain.coins.pop()
     (claim,) = thief.claims
