@@ -382,10 +382,10 @@ def _make_with_coins(
         if not coins or fee < max(lowest, _outbid(weight, int(LOWEST), rivals)):
             return
         rate = (fee + paid_already) * 1000 // both
-        if rate < max((int(s.feerate) for s in rivals), default=0):
-            # More coins would make it heavier than their fee is worth: what is in flight pays the better rate.
-            return
         change = 0 if stages else least
+    if any(int(s.feerate) > rate and len(s.claims) == len(claims) for s in rivals):
+        # More coins would make it heavier than their fee is worth: what is in flight pays the better rate.
+        return
     outputs = [*stages, TxOut(Sat(change), world.script)] if change >= least else list(stages)
     if change < least:
         fee += change
