@@ -157,7 +157,7 @@ class Openings(ABC):
         zero_conf: bool = False,
         funder: Callable[[TxOut], Awaitable[FundingMade]] | None = None,
         of_ours: Sat | None = None,
-        seconds: float = OPENING_SECONDS,
+        seconds: float | None = None,
     ) -> tuple[ChannelId, OutPoint]:
         """Open a channel with a connected peer; returns when its funding transaction is signed for and published.
 
@@ -313,11 +313,13 @@ class Openings(ABC):
         """Whether the peer has a channel with us that cost somebody something."""
         return any(_is_funded(actor.record) for actor in self.by_peer.get(node_id, ()))
 
-    def _begin(self, node_id: NodeId, state: AnyChannel, seconds: float = OPENING_SECONDS) -> ChannelActor:
+    def _begin(self, node_id: NodeId, state: AnyChannel, seconds: float | None = None) -> ChannelActor:
         actor = self._actor(state, node_id)
         self._openings[(node_id, state.channel_id)] = actor
         self._start(actor)
-        actor.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, actor)
+        actor.timer = asyncio.get_running_loop().call_later(
+            OPENING_SECONDS if seconds is None else seconds, self._give_up, actor
+        )
         return actor
 
     @staticmethod
