@@ -61,8 +61,14 @@ def _conserves(world: World, machine: Machine, record: ChannelRecord) -> None:
 
 
 def check_offer(world: World, who: str, tx: Tx) -> None:
-    """Nobody publishes a commitment that it has revoked: that would cost all its money."""
+    """Nobody publishes a commitment that it has revoked: that would cost all its money.
+
+    Whoever wants the peer's commitment confirmed offers it again, beside a child that pays for it: what another one
+    offered first is no commitment of ours, for only its owner has both signatures before it is public.
+    """
     node = world.by_name[who].node
+    if world.first_offers.setdefault(tx.txid, who) != who:
+        return
     if node is None or len(tx.inputs) != 1:
         return
     for actor in node.channels.by_id.values():

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from salama.base.ids import Txid
 from salama.sim.chain import Bitcoin
 from salama.sim.links import Network
 from salama.sim.loop import NodeLoop
@@ -55,6 +56,8 @@ class World:
         self.by_name: dict[str, Machine] = {}
         self.forced: set[bytes] = set()
         """Channels that somebody wanted closed by force."""
+        self.first_offers: dict[Txid, str] = {}
+        """Who was the first to publish a transaction."""
         self.parted: set[tuple[str, str]] = set()
         self.check: Callable[[Machine], None] = lambda machine: None
         """Called with each machine that has just done something."""
