@@ -16,6 +16,7 @@ from typing import Any
 from salama.api.logs import LOG_NAME, log_to
 from salama.api.methods import Methods
 from salama.api.places import data_directory
+from salama.api.process import notify, stop_on_signals, tell_step
 from salama.api.server import RpcServer
 from salama.base.machine import CommandRefused
 from salama.chain.backend import BackendError, BackendUnavailable
@@ -120,8 +121,8 @@ def _rest_the_collector() -> None:
 async def _serve(config: Config, outside: Outside) -> None:
     node = Node(config, outside)
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, node.stop)
+    stop_on_signals(node.stop)
+    node.on_step = tell_step
     loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
     ready: asyncio.Future[None] = loop.create_future()
     running = asyncio.create_task(node.run(ready))
@@ -141,6 +142,7 @@ async def _serve(config: Config, outside: Outside) -> None:
         }
         _rest_the_collector()
         print(json.dumps(line), flush=True)
+        notify("READY=1\nSTATUS=ready")
         await running
     finally:
         await server.stop()

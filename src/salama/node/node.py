@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused, Event
@@ -129,6 +130,8 @@ GOSSIP = (
 )
 GENESIS = "chain.genesis"
 TICK_SECONDS = 1.0
+STEP_SECONDS = 5.0
+"""While the chain is read: how often somebody is told how far it is."""
 DEADLINE_GRACE_SECONDS = 20.0
 """After a start: how long an overdue HTLC may wait for its peer to come back. Margins are hours, not seconds."""
 MAX_HINTS = 4
@@ -145,6 +148,10 @@ class Node:
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
+        self.on_step: Callable[[str], None] = lambda step: log.info("starting: %s", step)
+        """Told of each step of the start."""
+        self._blocks = 0
+        """Height of the chain at our start."""
         self._has_birthday = True
         self.recovers = False
         """Begin in an empty directory from ``restore``, or from what peers kept for us."""
@@ -257,6 +264,7 @@ class Node:
         )
         self.gossip.load()
         records = journal.read_now(queries.open_channels)
+        self.on_step(f"putting {len(records)} channels in place")
         handoffs = journal.read_now(queries.handoffs)
         origins = {h.origin: r.channel_id for r in records for h in r.htlcs.values() if h.origin is not None}
         origins |= {handoff.origin: handoff.key.channel_id for handoff in handoffs}
@@ -355,7 +363,9 @@ class Node:
 
     async def _check_backend(self) -> None:
         """The right chain, and the same as ever (immunity G4)."""
+        self.on_step("asking the chain back-end")
         info = await self.backend.info()
+        self._blocks = int(info.height)
         network = self.config.network
         if bytes(info.genesis_hash) != network.chain_hash:
             raise CommandRefused(
@@ -389,11 +399,14 @@ class Node:
 
     async def _caught_up(self) -> None:
         """Serve nobody before we stand where the chain stands."""
-        waiting = asyncio.create_task(self.chain.caught_up.wait())
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        stopping.cancel()
+        ends = asyncio.create_task(self.chain.caught_up.wait()), asyncio.create_task(self._stop.wait())
+        try:
+            while not any(end.done() for end in ends):
+                self.on_step(f"reading the chain, at block {int(self.chain.height)} of {self._blocks}")
+                await asyncio.wait(ends, timeout=STEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     async def _ask_for_terms(self) -> None:
         """The terms for relaying that were set by hand, or what the settings say now."""
