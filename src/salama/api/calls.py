@@ -18,6 +18,27 @@ from salama.api.channels_schema import (
     Why,
     WhyParams,
 )
+from salama.api.funding_schema import (
+    Descriptors,
+    DescriptorsParams,
+    OpenAbortParams,
+    OpenBatchParams,
+    OpenedBatch,
+    OpenFinished,
+    OpenFinishParams,
+    OpenPsbtBegun,
+    OpenPsbtParams,
+    OpenVerified,
+    OpenVerifyParams,
+    PsbtFinalised,
+    PsbtFinaliseParams,
+    PsbtFunded,
+    PsbtFundParams,
+    PsbtParams,
+    PsbtReleased,
+    PsbtSigned,
+    PsbtSignParams,
+)
 from salama.api.method import Done, Nothing, PageParams, Params, Result
 from salama.api.node_schema import (
     ConfigParams,
@@ -207,3 +228,53 @@ class Calls(ABC):
     async def stress(self, *, feerate: int) -> Stress:
         """Whether every channel could be closed by force at a fee rate, and at what cost."""
         return await self.ask("stress", StressParams(feerate=feerate), Stress)
+
+    async def psbtfund(
+        self, address: str, amount: str, *, feerate: int = 0, coins: str = "", blocks: int = 144
+    ) -> PsbtFunded:
+        """An unsigned PSBT that pays an address from our coins."""
+        return await self.ask(
+            "psbtfund",
+            PsbtFundParams(address=address, amount=amount, feerate=feerate, coins=coins, blocks=blocks),
+            PsbtFunded,
+        )
+
+    async def psbtsign(self, psbt: str, *, blocks: int = 144) -> PsbtSigned:
+        """Sign our inputs of a PSBT."""
+        return await self.ask("psbtsign", PsbtSignParams(psbt=psbt, blocks=blocks), PsbtSigned)
+
+    async def psbtfinalise(self, psbt: str, *, publish: bool = False) -> PsbtFinalised:
+        """Put the signatures of a PSBT in place, and publish it if asked to."""
+        return await self.ask("psbtfinalise", PsbtFinaliseParams(psbt=psbt, publish=publish), PsbtFinalised)
+
+    async def psbtrelease(self, psbt: str) -> PsbtReleased:
+        """Free the coins that were set aside for a PSBT."""
+        return await self.ask("psbtrelease", PsbtParams(psbt=psbt), PsbtReleased)
+
+    async def descriptors(self, *, private: bool = False) -> Descriptors:
+        """The wallet as descriptors, for other programs to watch it."""
+        return await self.ask("descriptors", DescriptorsParams(private=private), Descriptors)
+
+    async def openbatch(self, channels: str, *, private: bool = False, feerate: int = 0) -> OpenedBatch:
+        """Open several channels by one transaction: all of them or none."""
+        return await self.ask(
+            "openbatch", OpenBatchParams(channels=channels, private=private, feerate=feerate), OpenedBatch
+        )
+
+    async def openpsbt(self, peer: str, amount: str, *, push: str = "0sat", private: bool = False) -> OpenPsbtBegun:
+        """Begin a channel that another wallet pays for."""
+        return await self.ask(
+            "openpsbt", OpenPsbtParams(peer=peer, amount=amount, push=push, private=private), OpenPsbtBegun
+        )
+
+    async def openverify(self, opening: str, psbt: str) -> OpenVerified:
+        """Have the peer sign for the funding in a PSBT; after it, and not before, the PSBT may be signed."""
+        return await self.ask("openverify", OpenVerifyParams(opening=opening, psbt=psbt), OpenVerified)
+
+    async def openfinish(self, channel: str, psbt: str) -> OpenFinished:
+        """Publish the signed funding of a channel."""
+        return await self.ask("openfinish", OpenFinishParams(channel=channel, psbt=psbt), OpenFinished)
+
+    async def openabort(self, opening: str) -> Done:
+        """Give up a channel whose funding nobody has signed."""
+        return await self.ask("openabort", OpenAbortParams(opening=opening), Done)

@@ -5,6 +5,7 @@ here.
 from __future__ import annotations
 
 from salama.api.channels_methods import ChannelMethods
+from salama.api.funding_methods import FundingMethods
 from salama.api.node_methods import NodeMethods
 from salama.api.onchain_methods import OnchainMethods
 from salama.api.payments_methods import PaymentMethods
@@ -13,7 +14,7 @@ from salama.api.server import Handler
 from salama.api.wallet_methods import WalletMethods
 
 
-class Methods(NodeMethods, WalletMethods, ChannelMethods, PaymentMethods, OnchainMethods):
+class Methods(NodeMethods, WalletMethods, ChannelMethods, PaymentMethods, OnchainMethods, FundingMethods):
     """The methods of one node. A method of the schema is a method of the same name here, in the class of its area."""
 
     def handlers(self) -> dict[str, Handler]:

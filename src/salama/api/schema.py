@@ -7,7 +7,15 @@ do in ``<area>_methods``. A new area is one line here and one in ``methods``. Am
 
 from __future__ import annotations
 
-from salama.api import channels_schema, node_schema, onchain_schema, payments_schema, peers_schema, wallet_schema
+from salama.api import (
+    channels_schema,
+    funding_schema,
+    node_schema,
+    onchain_schema,
+    payments_schema,
+    peers_schema,
+    wallet_schema,
+)
 from salama.api.method import Method
 
 AREAS: tuple[tuple[Method, ...], ...] = (
@@ -17,6 +25,7 @@ AREAS: tuple[tuple[Method, ...], ...] = (
     channels_schema.METHODS,
     payments_schema.METHODS,
     onchain_schema.METHODS,
+    funding_schema.METHODS,
 )
 METHODS: dict[str, Method] = {method.name: method for area in AREAS for method in area}
 ALIASES: dict[str, str] = {alias: m.name for m in METHODS.values() for alias in m.aliases}

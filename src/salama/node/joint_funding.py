@@ -29,6 +29,8 @@ MAX_BATCH: Final = 25
 """Channels opened by one transaction."""
 MAX_EXTERNAL: Final = 20
 """Openings that wait for another wallet at the same time."""
+UNDO_SECONDS: Final = 10.0
+"""How long a failed batch waits for its openings to end; they end without it, too."""
 EXTERNAL_SECONDS: Final = 600.0
 """How long a person may take to make the transaction: peers give up after about as much."""
 
@@ -53,7 +55,8 @@ class Funder:
 
     async def __call__(self, output: TxOut) -> FundingMade:
         """The funding that pays ``output``. Raises CommandRefused."""
-        self.asked.set_result(output)
+        if not self.asked.done():
+            self.asked.set_result(output)
         return await self.made
 
     def refuse(self, code: str, reason: str) -> None:
@@ -64,6 +67,12 @@ class Funder:
 
 
 Opened = tuple[ChannelId, OutPoint]
+
+
+def _read(done: asyncio.Task[Opened]) -> None:
+    """Take the outcome of an opening that nobody may be waiting for any more."""
+    if not done.cancelled():
+        done.exception()
 
 
 @dataclass(slots=True)
@@ -115,24 +124,27 @@ class JointFunding:
 
     @staticmethod
     async def _all_asked(funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> list[TxOut]:
-        asked: asyncio.Future[list[TxOut]] = asyncio.gather(*(one.asked for one in funders))
-        waited: list[asyncio.Future[Any]] = [asked, *openings]
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        for opening in openings:
-            if opening.done():
-                asked.cancel()
-                opening.result()  # it cannot have succeeded yet: this raises
-        return await asked
+        """What each peer agreed to; raises what ends an opening before that."""
+        pending: set[asyncio.Future[Any]] = {one.asked for one in funders}
+        while pending:
+            done, _ = await asyncio.wait(pending.union(openings), return_when=asyncio.FIRST_COMPLETED)
+            for opening in openings:
+                if opening.done():
+                    opening.result()  # none can have succeeded yet
+            pending -= done
+        return [one.asked.result() for one in funders]
 
     async def _undo(self, funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> None:
+        """End every opening, wherever it stands: one that is a channel already has nothing to publish."""
+        reason = "another channel of the same transaction was not opened"
         for funder in funders:
-            funder.refuse("batch_failed", "another channel of the same transaction was not opened")
+            funder.refuse("batch_failed", reason)
+            actor = self._channels.funded_by(funder)
+            if actor is not None:
+                actor.tell(ForgetChannel(reason))
         for one in openings:
-            if not one.done():
-                one.cancel()
-        for done in await asyncio.gather(*openings, return_exceptions=True):
-            if not isinstance(done, BaseException):
-                await self._forget(done[0], "another channel of the same transaction was not opened")
+            one.add_done_callback(_read)
+        await asyncio.wait(openings, timeout=UNDO_SECONDS)
 
     async def _forget(self, channel_id: ChannelId, reason: str) -> None:
         actor = self._channels.by_id.get(channel_id)
@@ -170,8 +182,7 @@ class JointFunding:
         def ended(done: asyncio.Task[Opened]) -> None:
             self._external.pop(name, None)
             funder.refuse("opening_failed", "the opening has ended")
-            if not done.cancelled():
-                done.exception()  # told to whoever verifies, if anybody does
+            _read(done)
 
         opening.add_done_callback(ended)
         return name, output

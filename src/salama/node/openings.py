@@ -255,6 +255,11 @@ class Openings(ABC):
             if not self._judged[node_id]:
                 del self._judged[node_id]
 
+    def funded_by(self, funder: object) -> ChannelActor | None:
+        """The opening, or the channel that became of it, whose funding ``funder`` makes."""
+        everything = (*self._openings.values(), *self.by_id.values())
+        return next((actor for actor in everything if actor.funder is funder), None)
+
     def states(self) -> list[AnyChannel]:
         """Every channel, and every opening."""
         return [actor.state for actor in {*self.by_id.values(), *self._openings.values()}]

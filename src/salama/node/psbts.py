@@ -1,4 +1,4 @@
-"""PSBTs between our wallet and others: made for an offline signer, signed for whoever asks rightly, finished, published.
+"""PSBTs between our wallet and others: made for an offline signer, signed where they are right, finished, published.
 
 Coins of ours in a PSBT are set aside while it is out, and free again after a while. What a PSBT wants signed may only
 spend coins that are free or were set aside for a PSBT: never those of a channel's funding.
@@ -63,9 +63,7 @@ class Psbts:
     ) -> tuple[Psbt, Sat]:
         """An unsigned PSBT from our coins, set aside until a height, and its fee. Raises CommandRefused."""
         purpose = f"{PURPOSE}{self._outside.entropy(8).hex()}"
-        funded = await self._wallet.draft(
-            outputs, feerate, purpose, everything=everything, only=coins, until=until
-        )
+        funded = await self._wallet.draft(outputs, feerate, purpose, everything=everything, only=coins, until=until)
         previous = await self._previous(funded.coins)
         psbt = described(Psbt.of(funded.tx), self._wallet.state, self._wallet.fingerprint, self._network, previous)
         return psbt, funded.fee

@@ -1,0 +1,132 @@
+"""Openings that one wallet cannot make alone, on real nodes: from another wallet's PSBT, and several at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from salama.base.machine import CommandRefused
+from salama.testing.network import LocalNetwork, LocalNode, until
+
+
+def code_of(node: LocalNode, method: str, **params: object) -> str:
+    with pytest.raises(CommandRefused) as refused:
+        node.call(method, **params)
+    return refused.value.code
+
+
+def test_another_wallet_pays_for_a_channel(network: LocalNetwork) -> None:
+    """Carol's wallet stands for the hardware wallet. Nothing of hers is in the mempool before both have signed."""
+    alice, bob, carol = (network.start(name) for name in ("alice", "bob", "carol"))
+    network.fund(alice, carol)
+    begun = alice.call("openpsbt", peer=bob.uri, amount="1000000sat")
+    assert begun["amount_msat"] == 1_000_000_000
+    wrong = carol.call("psbtfund", address=begun["address"], amount="999999sat", feerate=1000)
+    assert carol.call("psbtrelease", psbt=wrong["psbt"])["coins"] == 1
+    unsigned = carol.call("psbtfund", address=begun["address"], amount="1000000sat", feerate=1000)
+    assert code_of(alice, "openverify", opening=begun["opening"], psbt=wrong["psbt"]) == "funding_wrong"
+    assert code_of(alice, "openverify", opening="ffff", psbt=unsigned["psbt"]) == "unknown_opening"
+
+    verified = alice.call("openverify", opening=begun["opening"], psbt=unsigned["psbt"])
+    channel = verified["channel_id"]
+    assert network.mempool() == []
+    assert alice.channel(bob)["state"] == "awaiting_funding"
+    # A restart in between has nothing that it could publish, and loses nothing.
+    network.kill(alice)
+    alice = network.start("alice")
+    assert network.mempool() == []
+    assert code_of(alice, "openfinish", channel=channel, psbt=unsigned["psbt"]) == "psbt_incomplete"
+
+    signed = carol.call("psbtsign", psbt=unsigned["psbt"])
+    assert signed["complete"] and signed["signed"] >= 1
+    done = alice.call("openfinish", channel=channel, psbt=signed["psbt"])
+    assert done["funding_txid"] == verified["funding_txid"]
+    assert network.mempool() == [done["funding_txid"]]
+    assert code_of(alice, "openabort", opening=channel) == "not_held"
+    network.mine(6)
+    network.usable(alice, bob)
+    assert alice.pays(bob, "5000sat")["preimage"]
+
+
+def test_a_funding_cannot_be_published_before_the_peer_has_signed(network: LocalNetwork) -> None:
+    alice, bob = network.nodes["alice"], network.nodes["bob"]
+    begun = alice.call("openpsbt", peer=bob.uri, amount="500000sat")
+    psbt = alice.call("psbtfund", address=begun["address"], amount="500000sat", feerate=1000)["psbt"]
+    signed = alice.call("psbtsign", psbt=psbt)["psbt"]
+    assert code_of(alice, "psbtfinalise", psbt=signed, publish=True) == "funding_unsafe"
+    assert network.mempool() == []
+    alice.call("openabort", opening=begun["opening"])
+    assert code_of(alice, "openverify", opening=begun["opening"], psbt=signed) == "unknown_opening"
+    assert alice.call("psbtrelease", psbt=psbt)["coins"] == 1
+
+
+def test_a_held_channel_is_given_up(network: LocalNetwork) -> None:
+    alice, bob = network.nodes["alice"], network.nodes["bob"]
+    begun = alice.call("openpsbt", peer=bob.uri, amount="500000sat")
+    psbt = alice.call("psbtfund", address=begun["address"], amount="500000sat", feerate=1000)["psbt"]
+    held = alice.call("openverify", opening=begun["opening"], psbt=psbt)["channel_id"]
+    assert any(one["channel_id"] == held for one in alice.channels(bob))
+    alice.call("openabort", opening=held)
+    until("alice has forgotten it", lambda: all(one["channel_id"] != held for one in alice.channels(bob)))
+    signed = alice.call("psbtsign", psbt=psbt)["psbt"]
+    assert code_of(alice, "openfinish", channel=held, psbt=signed) in ("unknown_channel", "not_held")
+    alice.call("psbtrelease", psbt=psbt)
+    assert network.mempool() == []
+
+
+def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
+    alice, bob, carol = (network.nodes[name] for name in ("alice", "bob", "carol"))
+    before = alice.call("balance")
+    made = alice.call("openbatch", channels=f"{bob.uri}=300000sat,{carol.uri}=400000sat,{bob.uri}=200000sat")
+    assert network.mempool() == [made["funding_txid"]]
+    assert len({one["funding_vout"] for one in made["channels"]}) == 3
+    network.mine(6)
+    new = {one["channel_id"] for one in made["channels"]}
+    until(
+        "all three are open",
+        lambda: sum(one["channel_id"] in new and one["state"] == "normal" for one in alice.channels()) == 3,
+    )
+    after = alice.call("balance")
+    paid = before["onchain_confirmed_msat"] - after["onchain_confirmed_msat"]
+    assert 900_000_000 < paid < 905_000_000
+
+
+def test_all_of_a_batch_or_none(network: LocalNetwork) -> None:
+    """One peer refuses (its offer is too small a channel): no other channel stays, no coin stays aside."""
+    alice, bob, carol = (network.nodes[name] for name in ("alice", "bob", "carol"))
+    before, known = alice.call("balance"), {one["channel_id"] for one in alice.channels()}
+    for channels in (f"{bob.uri}=300000sat,{carol.uri}=400sat", f"{carol.uri}=300000sat,{bob.uri}=9btc"):
+        with pytest.raises(CommandRefused):
+            alice.call("openbatch", channels=channels)
+        until("nothing is left of it", lambda: {one["channel_id"] for one in alice.channels()} == known)
+        until("its coins are free", lambda: alice.call("balance") == before)
+        assert network.mempool() == []
+    assert code_of(alice, "openbatch", channels="nonsense") == "bad_batch"
+
+
+def test_a_psbt_is_paid_from_chosen_coins_and_published(network: LocalNetwork) -> None:
+    alice, carol = network.nodes["alice"], network.nodes["carol"]
+    target = carol.call("newaddr")["address"]
+    coin = next(one["outpoint"] for one in alice.call("utxos")["utxos"] if one["spendable"])
+    made = alice.call("psbtfund", address=target, amount="50000sat", coins=coin, blocks=10)
+    assert {one["reserved_until"] for one in alice.call("utxos")["utxos"] if one["outpoint"] == coin} == {
+        made["reserved_until"]
+    }
+    assert code_of(carol, "psbtsign", psbt=made["psbt"]) == "nothing_to_sign"
+    assert code_of(alice, "psbtfinalise", psbt=made["psbt"], publish=True) == "psbt_incomplete"
+    assert not alice.call("psbtfinalise", psbt=made["psbt"])["complete"]
+    signed = alice.call("psbtsign", psbt=made["psbt"])
+    assert signed["complete"] and signed["fee_msat"] == made["fee_msat"]
+    done = alice.call("psbtfinalise", psbt=signed["psbt"], publish=True)
+    assert network.mempool() == [done["txid"]]
+    network.mine(1)
+    assert code_of(alice, "psbtsign", psbt="nonsense") == "bad_psbt"
+
+
+def test_descriptors_are_public_unless_asked_for_otherwise(network: LocalNetwork) -> None:
+    alice = network.nodes["alice"]
+    shown = alice.call("descriptors")["descriptors"]
+    assert len(shown) == 4 and all("tpub" in one["desc"] and "tprv" not in one["desc"] for one in shown)
+    assert all(one["timestamp"] > 1_700_000_000 for one in shown)
+    hidden = alice.call("descriptors", private=True)["descriptors"]
+    assert all("tprv" in one["desc"] for one in hidden)
+    assert "tprv" not in alice.log()
