@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from salama.base.ids import ChannelId, NodeId, OutPoint
 from salama.base.machine import Effect, Event, Row, Transition
 from salama.bitcoin.tx import TxOut
+from salama.channel.commitments import derive_next_keys
+from salama.channel.dispatch import UPDATE_PHASES
 from salama.channel.events import (
     AddDropped,
     AddRefused,
@@ -23,6 +26,7 @@ from salama.channel.events import (
 from salama.channel.signing import complete
 from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
 from salama.channel.step import turn
+from salama.crypto.secp256k1 import InvalidPoint
 from salama.node.actor import Actor
 from salama.storage.writes import AnyWrite, PutChannel
 from salama.wire import FundingCreated, Message
@@ -44,6 +48,10 @@ class Surroundings(Protocol):
     def channel_changed(self, channel: Channel, old: ChannelRecord | None) -> None: ...
 
 
+ROUNDS_BEFORE_PREPARING = 4
+"""Turns of the event loop in which messages and answers of a channel's turn go out."""
+
+
 class ChannelActor(Actor[AnyChannel]):
     """One channel, from the first message of its opening to its end."""
 
@@ -63,6 +71,7 @@ class ChannelActor(Actor[AnyChannel]):
         """Who makes the funding, if it is not our wallet."""
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
+        self._prepares = False
 
     def asked(self, command: Event | None) -> asyncio.Future[CommandAnswered]:
         """What will be answered to ``command``."""
@@ -124,6 +133,8 @@ class ChannelActor(Actor[AnyChannel]):
 
     def installed(self, old: AnyChannel, done: Transition[AnyChannel]) -> None:
         self.registry.installed(self, old, done)
+        if done.state.record is not old.record:
+            self._prepare_soon()
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -148,6 +159,22 @@ class ChannelActor(Actor[AnyChannel]):
 
     def finished(self) -> None:
         self.registry.after_effects(self)
+
+    def _prepare_soon(self) -> None:
+        """Do what the next commitment needs while the peer is at work: once all of this turn is out."""
+        if not self._prepares:
+            self._prepares = True
+            asyncio.get_running_loop().call_soon(self._prepare, ROUNDS_BEFORE_PREPARING)
+
+    def _prepare(self, rounds: int) -> None:
+        if rounds and not self.waiting:
+            asyncio.get_running_loop().call_soon(self._prepare, rounds - 1)
+            return
+        self._prepares = False
+        record = self.record
+        if record is not None and record.phase in UPDATE_PHASES and not self.waiting:
+            with suppress(InvalidPoint):  # the turn that needs it will find it, too
+                derive_next_keys(record)
 
     def on_fault(self, error: Exception) -> None:
         """Freeze: nothing is closed by itself, the peer is disconnected, a person must look."""
