@@ -27,7 +27,7 @@ from bench.payments import line_of
 from salama.api.client import RpcClient
 from salama.base.machine import CommandRefused
 from salama.storage.database import DATABASE_NAME
-from salama.testing.network import LocalNetwork, LocalNode, until
+from salama.testing.network import LocalNetwork, LocalNode, TookTooLong, until
 
 IN_FLIGHT: Final = 20
 AMOUNT: Final = "10000sat"
@@ -35,6 +35,10 @@ BETWEEN: Final = (0.05, 0.6)
 """Seconds of undisturbed load before a kill, drawn evenly."""
 RECOVERY_SECONDS: Final = 60.0
 REST_SECONDS: Final = 120.0
+CALL_SECONDS: Final = 60.0
+"""Most that one call to a node may take: a node that hangs must not make the load hang."""
+SECONDS_EACH: Final = 10.0
+"""Most that a kill may take on average with everything that follows from it."""
 
 Say = Callable[[str], None]
 
@@ -72,8 +76,9 @@ class Load:
             while not self.stopping:
                 began = time.perf_counter()
                 try:
-                    request = (await payee.call("invoice", amount=AMOUNT))["invoice"]
-                    paid = await payer.call("pay", request=request, timeout=20)
+                    async with asyncio.timeout(CALL_SECONDS):
+                        request = (await payee.call("invoice", amount=AMOUNT))["invoice"]
+                        paid = await payer.call("pay", request=request, timeout=20)
                 except (CommandRefused, OSError) as refused:
                     self.failures[getattr(refused, "code", type(refused).__name__)] += 1
                     await asyncio.sleep(0.05)
@@ -154,7 +159,10 @@ def kill_often(count: int, say: Say, seed: int = 1) -> dict[str, Any]:
         killed: Counter[str] = Counter()
         try:
             until("the first payment", lambda: load.succeeded)
+            started = time.perf_counter()
             for number in range(count):
+                if time.perf_counter() - started > 60 + SECONDS_EACH * count:
+                    raise TookTooLong(f"{number} kills of {count} took {time.perf_counter() - started:.0f} seconds")
                 time.sleep(dice.uniform(*BETWEEN))
                 victim = dice.choice(nodes)
                 killed[victim.name] += 1

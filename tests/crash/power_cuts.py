@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.kills import RECOVERY_SECONDS, Load, audit, come_to_rest, shares
+from bench.kills import RECOVERY_SECONDS, SECONDS_EACH, Load, audit, come_to_rest, shares
 from bench.payments import line_of
 
 from salama.base.machine import CommandRefused
@@ -87,7 +87,11 @@ class PowerCuts:
         load.start()
         try:
             until("the first payment", lambda: load.succeeded)
+            end = time.perf_counter() + 60 + SECONDS_EACH * count
             while outcome.cuts < count and not outcome.wrong:
+                if time.perf_counter() > end:
+                    outcome.wrong.append(f"only {outcome.cuts} cuts of {count} in the time allowed")
+                    break
                 time.sleep(self.dice.uniform(*BETWEEN))
                 self.one_round(self.dice.sample(nodes, self.dice.randint(1, min(3, count - outcome.cuts))), load)
         finally:
