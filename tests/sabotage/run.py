@@ -27,7 +27,7 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = Path(__file__).resolve().parent / "patches"
-COPIED = ("src", "tests", "pyproject.toml", "scripts", "README.md")
+COPIED = ("src", "tests", "bench", "pyproject.toml", "scripts", "README.md")
 SECONDS = 120
 """Most that the tests of one patch may take: a fault that shows as a hang must be caught by the test itself."""
 NODE_ID = re.compile(r"tests/[\w/]+\.py(?:::\w+(?:\[.*\])?)?")
