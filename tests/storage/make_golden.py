@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from storage_samples import INVOICE, PAYMENT, full_record
+from storage_samples import INVOICE, PAYMENT, full_record, onchain_record
 
 from salama.channel.events import HandoffKey, HtlcFailed, Origin
 from salama.storage.records import encode_channel
-from salama.storage.writes import FAILED_HANDOFF
+from salama.storage.writes import FAILED_HANDOFF, ONCHAIN
 from salama.storage.writes import INVOICE as INVOICES
 from salama.storage.writes import PAYMENT as PAYMENTS
 
@@ -32,6 +32,7 @@ def golden_rows() -> dict[str, object]:
         ],
         "invoice": INVOICES.encode(INVOICE).hex(),
         "payment": PAYMENTS.encode(PAYMENT).hex(),
+        "onchain": ONCHAIN.encode(onchain_record()).hex(),
         "failed": FAILED_HANDOFF.encode(failed).hex(),
     }
 

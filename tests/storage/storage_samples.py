@@ -46,6 +46,7 @@ from salama.channel.state import (
     htlcs_in_remote,
 )
 from salama.crypto.shachain import FIRST_INDEX, ShachainStore, secret_at
+from salama.onchain.state import Confirmed, OnchainRecord, Sweep
 from salama.payments.records import (
     Invoice,
     InvoiceStatus,
@@ -55,6 +56,8 @@ from salama.payments.records import (
     PaymentStatus,
     RouteHop,
 )
+from salama.wallet.coins import Coin
+from salama.wallet.keys import KeyPath
 from salama.wire.features import OPTION_ANCHORS, OPTION_STATIC_REMOTEKEY, Features
 
 
@@ -264,3 +267,30 @@ PAYMENT = make(
     ),
     next_part=2,
 )
+
+
+def onchain_record() -> OnchainRecord:
+    """A close with everything that a restart must find, every field with a value of its own."""
+    script = b"\x00\x14" + bytes(range(20))
+    coin = Coin(OutPoint(sample_tx(4).txid, 1), Sat(50_000), script, KeyPath("tr", 1, 7), BlockHeight(699_000), True)
+    sweep = Sweep(
+        claims=(sample_tx(1).outpoint(0), sample_tx(2).outpoint(0)),
+        coins=(coin,),
+        tx=sample_tx(3),
+        feerate=FeeratePerKw(2_500),
+        fee=Sat(1_234),
+        made_at=BlockHeight(700_010),
+        purpose="claim 0102 0304:1",
+        parent=sample_tx(1).txid,
+        deadline=700_040,
+        refused="min relay fee not met",
+    )
+    return OnchainRecord(
+        channel_id=channel_id(),
+        confirmed=(Confirmed(sample_tx(1), BlockHeight(700_001)), Confirmed(sample_tx(2), BlockHeight(700_002))),
+        sweeps=(sweep,),
+        settled=(3, 4),
+        failed=(5,),
+        alone=(sample_tx(2).outpoint(0),),
+        noted=("close", "spent"),
+    )

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from make_golden import GOLDEN
-from storage_samples import INVOICE, PAYMENT, full_record
+from storage_samples import INVOICE, PAYMENT, full_record, onchain_record
 
 from salama.base.ids import ChannelId
 from salama.channel.events import HandoffKey, HtlcFailed, Origin
 from salama.storage.errors import CorruptRecord
 from salama.storage.records import ChannelRows, HtlcRow, decode_channel
-from salama.storage.writes import FAILED_HANDOFF
+from salama.storage.writes import FAILED_HANDOFF, ONCHAIN
 from salama.storage.writes import INVOICE as INVOICES
 from salama.storage.writes import PAYMENT as PAYMENTS
 
@@ -60,3 +60,11 @@ def test_old_payments_are_read_as_they_were_meant(golden: dict[str, Any]) -> Non
     assert invoice == INVOICE, REMEDY
     assert payment == PAYMENT, REMEDY
     assert failed == HtlcFailed(HandoffKey(ChannelId(bytes(32)), 1), Origin(b"me"), b"\x01" * 292, 0xC005, b"\x02" * 32)
+
+
+def test_an_old_close_is_read_as_it_was_meant(golden: dict[str, Any]) -> None:
+    try:
+        found = ONCHAIN.decode(bytes.fromhex(golden["onchain"]))
+    except CorruptRecord as fault:
+        pytest.fail(f"{fault}: {REMEDY}")
+    assert found == onchain_record(), REMEDY
