@@ -52,7 +52,7 @@ class Counters(Result, frozen=True, kw_only=True):
 
 class EventsParams(Params, frozen=True, kw_only=True):
     after: Annotated[
-        int, Meta(description="id of the last event that you know; -1 begins with the next one", ge=-1)
+        int, Meta(description="id of the last event that you know; -1 begins with the next one", ge=-1, le=1 << 62)
     ] = 0
     limit: Limit = 100
     wait: Annotated[int, Meta(description="seconds to wait for an event if there is none yet", ge=0, le=600)] = 0
