@@ -168,7 +168,7 @@ def claim_anchor(output: Output, deadline: int | None = None) -> Claim:
     return Claim(output.outpoint, output.amount, output.script, Way.ANCHOR, 0, deadline)
 
 
-def claim_second_stage(
+def claim_htlc(
     close: Close,
     output: Output,
     format: CommitmentFormat,
@@ -176,15 +176,18 @@ def claim_second_stage(
     preimage: Preimage | None,
     deadline: int,
 ) -> Claim:
-    """By our HTLC-success with ``preimage``, by our HTLC-timeout without."""
+    """An HTLC, with ``preimage`` or by its expiry: of our own commitment by the second stage that the peer has signed,
+    of the peer's directly.
+    """
     assert close.keys is not None and output.htlc is not None
     expiry = int(output.htlc.cltv_expiry)
     is_timeout = preimage is None
+    ways = (Way.TIMEOUT_TX, Way.SUCCESS_TX) if close.owner_is_us else (Way.EXPIRED, Way.PREIMAGE)
     return Claim(
         output.outpoint,
         output.amount,
         output.script,
-        Way.TIMEOUT_TX if is_timeout else Way.SUCCESS_TX,
+        ways[0] if is_timeout else ways[1],
         max(confirmed_at + format.htlc_sequence, expiry + 1 if is_timeout else 0),
         deadline,
         sequence=format.htlc_sequence,
@@ -193,35 +196,8 @@ def claim_second_stage(
         point=close.keys.per_commitment_point,
         preimage=preimage,
         their_signature=output.their_signature,
-        second_stage=TxOut(output.amount, p2wsh(close.second_stage_script)),
+        second_stage=TxOut(output.amount, p2wsh(close.second_stage_script)) if close.owner_is_us else None,
         format=format,
-    )
-
-
-def claim_directly(
-    close: Close,
-    output: Output,
-    format: CommitmentFormat,
-    confirmed_at: int,
-    preimage: Preimage | None,
-    deadline: int,
-) -> Claim:
-    """An HTLC of the peer's commitment: with ``preimage`` one that it offered, without one that we did."""
-    assert close.keys is not None and output.htlc is not None
-    expiry = int(output.htlc.cltv_expiry)
-    is_timeout = preimage is None
-    return Claim(
-        output.outpoint,
-        output.amount,
-        output.script,
-        Way.EXPIRED if is_timeout else Way.PREIMAGE,
-        max(confirmed_at + format.htlc_sequence, expiry + 1 if is_timeout else 0),
-        deadline,
-        sequence=format.htlc_sequence,
-        locktime=expiry if is_timeout else 0,
-        htlc=output.htlc,
-        point=close.keys.per_commitment_point,
-        preimage=preimage,
     )
 
 

@@ -28,10 +28,9 @@ from salama.onchain.claims import (
     Claim,
     claim_anchor,
     claim_delayed,
-    claim_directly,
+    claim_htlc,
     claim_payment,
     claim_penalty,
-    claim_second_stage,
 )
 from salama.onchain.identify import Close, CloseKind
 from salama.onchain.outputs import Output, Role
@@ -175,24 +174,23 @@ def _claim(record: ChannelRecord, facts: Facts, close: Close, output: Output, co
     if role is Role.TO_REMOTE:
         return None if close.owner_is_us else claim_payment(output, confirmed_at)
     if close.kind is CloseKind.REVOKED:
-        return _penalty(facts, close, output, confirmed_at)
+        return _penalty(close, output, confirmed_at)
     if role in (Role.TO_LOCAL, Role.SECOND_STAGE):
         return claim_delayed(close, output, confirmed_at) if close.owner_is_us else None
     if role is not Role.HTLC:
         return None
     assert output.htlc is not None
     htlc = record.htlcs.get(output.htlc.key)
-    make = claim_second_stage if close.owner_is_us else claim_directly
     format = format_of(record)
     if output.htlc.side is Side.OUTGOING:
-        return make(close, output, format, confirmed_at, None, _timeout_deadline(facts, htlc, output))
+        return claim_htlc(close, output, format, confirmed_at, None, _timeout_deadline(facts, htlc, output))
     preimage = _decided_preimage(record, htlc)
     if preimage is None:
         return None
-    return make(close, output, format, confirmed_at, preimage, int(output.htlc.cltv_expiry))
+    return claim_htlc(close, output, format, confirmed_at, preimage, int(output.htlc.cltv_expiry))
 
 
-def _penalty(facts: Facts, close: Close, output: Output, confirmed_at: int) -> Claim | None:
+def _penalty(close: Close, output: Output, confirmed_at: int) -> Claim | None:
     free_at = confirmed_at + close.owner_delay
     if output.role in (Role.TO_LOCAL, Role.SECOND_STAGE):
         return claim_penalty(close, output, free_at, is_htlc=False)
