@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Writes docs/sabotage.md: which promises are broken on purpose, and which tests must notice.
+
+The source is the headers of tests/sabotage/patches. With ``--check`` nothing is written and the exit status says
+whether the page is up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.sabotage.run import Patch, read_patches  # noqa: E402
+
+PAGE = ROOT / "docs" / "sabotage.md"
+
+
+def page(patches: list[Patch]) -> str:
+    """The page as text."""
+    rooms: dict[str, list[Patch]] = defaultdict(list)
+    for patch in patches:
+        rooms["/".join(Path(patch.files[0]).parts[2:-1]) or "salama"].append(patch)
+    lines = [
+        "# Promises that are broken on purpose",
+        "",
+        "Made by `scripts/sabotage_page.py` from the patches in `tests/sabotage`; do not edit. `make sabotage` breaks",
+        "each promise in a copy of the tree and demands that the tests beside it turn red; how, says",
+        "[the page beside the patches](../tests/sabotage/README.md).",
+        "",
+        f"{len(patches)} faults.",
+    ]
+    for room in sorted(rooms):
+        lines += ["", f"## {room}", "", "| fault | the promise that it breaks | noticed by |", "|---|---|---|"]
+        for patch in rooms[room]:
+            tests = "<br>".join(f"`{test.partition('::')[2] or test}`" for test in patch.tests)
+            lines.append(f"| {patch.name} | {patch.promise.replace('|', '/')} | {tests} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    text = page(read_patches())
+    if "--check" in sys.argv[1:]:
+        if not PAGE.exists() or PAGE.read_text("utf-8") != text:
+            print("docs/sabotage.md is not up to date: run scripts/sabotage_page.py")
+            return 1
+        return 0
+    PAGE.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
