@@ -17,7 +17,15 @@ from salama.channel.env import ChannelEnv, Feerates
 from salama.channel.events import Disconnect
 from salama.channel.limits import count_exposures, exposures
 from salama.channel.state import Phase
-from salama.channel.views import HtlcState, balances, htlc_state, outcome, receivable, spendable
+from salama.channel.views import (
+    WITHIN_A_TURN,
+    HtlcState,
+    balances,
+    htlc_state,
+    outcome,
+    receivable,
+    spendable,
+)
 from salama.testing.pair import End, Pair, default_env
 
 
@@ -69,29 +77,97 @@ def test_nothing_can_be_spent_without_a_connection() -> None:
     assert spendable(pair.alice.channel, pair.alice.env) == receivable(pair.alice.channel) == Msat(0)
 
 
-def test_balances_and_states_for_people() -> None:
+def test_balances_for_people() -> None:
     pair = Pair.opened()
     pair.alice.adds(5_000_000)
-    record_id = pair.alice.record.channel_id
-    ref = HtlcRef(record_id, Side.OUTGOING, 0)
-    seen = [htlc_state(pair.alice.record, ref)]
     pair.settle()
-    seen.append(htlc_state(pair.alice.record, ref))
     assert outcome(pair.alice.record.htlcs[0]) == "pending"
-    incoming = HtlcRef(record_id, Side.INCOMING, 0)
-    assert htlc_state(pair.bob.record, incoming) is HtlcState.COMMITTED
     told = balances(pair.alice.record)
     assert (told.ours, told.outgoing, told.incoming) == (Msat(595_000_000), Msat(5_000_000), Msat(0))
-    pair.cut()
+
+
+def test_every_state_of_an_htlc_has_its_name() -> None:
+    """The second of two HTLCs, whose every step waits for the other side."""
+    pair = Pair.opened()
+    ours = HtlcRef(pair.alice.record.channel_id, Side.OUTGOING, 1)
+    theirs = HtlcRef(pair.alice.record.channel_id, Side.INCOMING, 1)
+    ends = ((pair.alice, ours), (pair.bob, theirs))
+    seen: dict[str, list[HtlcState]] = {"alice": [], "bob": []}
+
+    def look() -> None:
+        for end, ref in ends:
+            state = htlc_state(end.channel, ref)
+            if seen[end.name][-1:] != [state]:
+                seen[end.name].append(state)
+
+    def settle() -> None:
+        while not pair.is_quiet():
+            for end in (pair.alice, pair.bob):
+                pair.deliver(end)
+                look()
+
+    look()
+    pair.alice.adds(5_000_000)
+    pair.alice.adds(6_000_000)
+    look()
+    settle()
+    pair.bob.adds(1_000_000)  # its signature keeps the settlement waiting
     pair.bob.settles_all()
-    assert htlc_state(pair.bob.record, incoming) is HtlcState.DECIDED
+    look()
+    settle()
+    assert [state.value for state in seen["alice"]] == [
+        "rcvd_remove_ack_revocation",
+        "sent_add_htlc",
+        "sent_add_commit",
+        "rcvd_add_revocation",
+        "sent_add_ack_revocation",
+        "rcvd_remove_htlc",
+        "sent_remove_revocation",
+        "sent_remove_ack_commit",
+        "rcvd_remove_ack_revocation",
+    ]
+    assert [state.value for state in seen["bob"]] == [
+        "sent_remove_ack_revocation",
+        "rcvd_add_htlc",
+        "sent_add_ack_commit",
+        "rcvd_add_ack_revocation",
+        "sent_remove_htlc",
+        "sent_remove_commit",
+        "rcvd_remove_revocation",
+        "sent_remove_ack_revocation",
+    ]
+
+
+def test_states_while_our_own_signature_is_unacknowledged() -> None:
+    """What the peer signed then waits for our next signature: the two names that the plain exchange skips."""
+    pair = Pair.opened()
+    pair.alice.adds(5_000_000)
+    pair.settle()
+    ref = HtlcRef(pair.alice.record.channel_id, Side.OUTGOING, 0)
+    pair.alice.adds(1_000_000)
+    pair.alice.outbox.clear()
+    incoming = HtlcRef(pair.alice.record.channel_id, Side.INCOMING, 0)
+    pair.bob.adds(2_000_000)
+    pair.bob.settles_all()
+    seen = []
+    while pair.deliver(pair.bob):
+        seen.append((htlc_state(pair.alice.channel, ref), htlc_state(pair.alice.channel, incoming)))
+    assert seen[-1][1] is HtlcState.SENT_ADD_REVOCATION
+    pair.alice.adds(3_000_000)
+    assert len(HtlcState) == 20 and len(WITHIN_A_TURN) == 4
+    pair.cut()
     pair.connect()
+    named = set()
+    pair.bob.settles_all()
     while not pair.is_quiet():
-        pair.deliver(pair.bob)
-        seen.append(htlc_state(pair.alice.record, ref))
-        pair.deliver(pair.alice)
-    distinct = list(dict.fromkeys(seen))
-    assert distinct == [HtlcState.ADDING, HtlcState.COMMITTED, HtlcState.REMOVING, HtlcState.GONE]
+        for end in (pair.alice, pair.bob):
+            pair.deliver(end)
+            for one in (pair.alice, pair.bob):
+                for side in Side:
+                    for number in range(3):
+                        named.add(htlc_state(one.channel, HtlcRef(one.record.channel_id, side, number)))
+    assert not named & WITHIN_A_TURN
+    assert HtlcState.SENT_REMOVE_REVOCATION in named | {state for state, _ in seen}
 
 
 def test_the_totals_are_kept_and_not_counted_again() -> None:

@@ -57,29 +57,89 @@ def receivable(channel: Channel) -> Msat:
 
 
 class HtlcState(Enum):
-    """How far an HTLC has come."""
+    """How far an HTLC has come: who said what last of adding it, then of removing it. First ten: we offered it.
 
-    ADDING = "adding"
-    """Signed by its sender; some commitment that can still be published lacks it."""
-    COMMITTED = "committed"
-    """In every commitment that can be published, and undecided."""
-    DECIDED = "decided"
-    """What becomes of it is known; every commitment still holds it."""
-    REMOVING = "removing"
-    """Some commitment that can be published holds it no more."""
-    GONE = "gone"
+    The names of ``WITHIN_A_TURN`` stand for moments that nobody sees: a signature of the peer is answered by our
+    revocation in the same write.
+    """
+
+    SENT_ADD_HTLC = "sent_add_htlc"
+    """Taken, and waiting for our next signature."""
+    SENT_ADD_COMMIT = "sent_add_commit"
+    RCVD_ADD_REVOCATION = "rcvd_add_revocation"
+    RCVD_ADD_ACK_COMMIT = "rcvd_add_ack_commit"
+    SENT_ADD_ACK_REVOCATION = "sent_add_ack_revocation"
+    """In every commitment that can be published."""
+    RCVD_REMOVE_HTLC = "rcvd_remove_htlc"
+    RCVD_REMOVE_COMMIT = "rcvd_remove_commit"
+    SENT_REMOVE_REVOCATION = "sent_remove_revocation"
+    SENT_REMOVE_ACK_COMMIT = "sent_remove_ack_commit"
+    RCVD_REMOVE_ACK_REVOCATION = "rcvd_remove_ack_revocation"
+    """Gone, or never there."""
+
+    RCVD_ADD_HTLC = "rcvd_add_htlc"
+    RCVD_ADD_COMMIT = "rcvd_add_commit"
+    SENT_ADD_REVOCATION = "sent_add_revocation"
+    SENT_ADD_ACK_COMMIT = "sent_add_ack_commit"
+    RCVD_ADD_ACK_REVOCATION = "rcvd_add_ack_revocation"
+    """In every commitment that can be published, whether decided or not."""
+    SENT_REMOVE_HTLC = "sent_remove_htlc"
+    SENT_REMOVE_COMMIT = "sent_remove_commit"
+    RCVD_REMOVE_REVOCATION = "rcvd_remove_revocation"
+    RCVD_REMOVE_ACK_COMMIT = "rcvd_remove_ack_commit"
+    SENT_REMOVE_ACK_REVOCATION = "sent_remove_ack_revocation"
+    """Gone, or never there."""
 
 
-def htlc_state(record: ChannelRecord, ref: HtlcRef) -> HtlcState:
-    """Of an HTLC that was signed at some time; GONE also if there never was one."""
+WITHIN_A_TURN = frozenset(
+    (
+        HtlcState.RCVD_ADD_ACK_COMMIT,
+        HtlcState.RCVD_REMOVE_COMMIT,
+        HtlcState.RCVD_ADD_COMMIT,
+        HtlcState.RCVD_REMOVE_ACK_COMMIT,
+    )
+)
+"""A signature of the peer and our revocation are one turn."""
+
+
+def htlc_state(channel: Channel, ref: HtlcRef) -> HtlcState:
+    """Of any HTLC of the channel by its id; one that is not known counts as gone."""
+    record, link = channel.record, channel.link
     htlc = record.htlcs.get(htlc_key(ref.side, ref.id))
+    if ref.side is Side.OUTGOING:
+        queued = link is not None and 0 <= ref.id - record.next_outgoing_id < len(link.queued_adds)
+        if htlc is None:
+            return HtlcState.SENT_ADD_HTLC if queued else HtlcState.RCVD_REMOVE_ACK_REVOCATION
+        return _state_of_ours(record, htlc, link is not None and ref.id in link.their_removals)
     if htlc is None:
-        return HtlcState.GONE
-    if htlc.last_remote is not None or htlc.last_local is not None:
-        return HtlcState.REMOVING
-    if not record.is_added_irrevocably(htlc):
-        return HtlcState.ADDING
-    return HtlcState.COMMITTED if htlc.removal is None else HtlcState.DECIDED
+        received = link is not None and any(one.id == ref.id for one in link.their_adds)
+        return HtlcState.RCVD_ADD_HTLC if received else HtlcState.SENT_REMOVE_ACK_REVOCATION
+    return _state_of_theirs(record, htlc, link is not None and ref.id in link.queued_removals)
+
+
+def _state_of_ours(record: ChannelRecord, htlc: Htlc, is_removal_heard: bool) -> HtlcState:
+    assert htlc.first_remote is not None, "ours are in the record from our first signature on"
+    if htlc.last_remote is not None:
+        return HtlcState.SENT_REMOVE_ACK_COMMIT
+    if htlc.last_local is not None:
+        return HtlcState.SENT_REMOVE_REVOCATION
+    if is_removal_heard:
+        return HtlcState.RCVD_REMOVE_HTLC
+    if htlc.first_remote > record.funding.remote.number:
+        return HtlcState.SENT_ADD_COMMIT
+    return HtlcState.RCVD_ADD_REVOCATION if htlc.first_local is None else HtlcState.SENT_ADD_ACK_REVOCATION
+
+
+def _state_of_theirs(record: ChannelRecord, htlc: Htlc, is_removal_queued: bool) -> HtlcState:
+    acknowledged = record.funding.remote.number
+    if htlc.last_remote is not None:
+        is_revoked = htlc.last_remote < acknowledged
+        return HtlcState.RCVD_REMOVE_REVOCATION if is_revoked else HtlcState.SENT_REMOVE_COMMIT
+    if htlc.first_remote is None:
+        return HtlcState.SENT_ADD_REVOCATION
+    if htlc.first_remote > acknowledged:
+        return HtlcState.SENT_ADD_ACK_COMMIT
+    return HtlcState.SENT_REMOVE_HTLC if is_removal_queued else HtlcState.RCVD_ADD_ACK_REVOCATION
 
 
 def outcome(htlc: Htlc) -> str:
