@@ -177,6 +177,11 @@ def test_packages(devnet: Devnet) -> None:
         assert await backend.submit_package([parent, rich]) == BroadcastResult(True)
         assert (await backend.submit_package([parent, rich])).accepted
         assert {parent.txid, rich.txid} <= await backend.mempool_txids()
+        rival = build([coin], [(int(coin.out.value) - 1_000, WPKH), (1_000, WPKH)], version=3)
+        cheap = pay(pieces(rival)[0], 1_020, version=3)
+        outbid = await backend.submit_package([rival, cheap])
+        # Of the child alone bitcoind says that its parent is missing, which is true and tells nothing.
+        assert (outbid.accepted, outbid.retry) == (False, True) and "fee" in outbid.reason
 
     using(devnet, work)
 

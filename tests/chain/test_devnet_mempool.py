@@ -344,7 +344,7 @@ def test_a_package_replaces_a_package(net: Regtest) -> None:
     for tx in (old, old_child):
         net.submit_tx(tx)
     cheap = pay(pieces(new)[0], 1_200, version=3)
-    assert "package RBF failed: insufficient fee" in error_of(net.submit_package([new, cheap]), 1)
+    assert net.submit_package([new, cheap]).word.startswith("package RBF failed: insufficient fee")
     assert list(net.pool.entries) == [old.txid, old_child.txid]
     outcome = net.submit_package([new, pay(pieces(new)[0], 2_000, version=3)])
     assert outcome.word == "success"

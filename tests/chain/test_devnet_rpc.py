@@ -209,9 +209,11 @@ def test_submitpackage(net: Regtest, context: Context) -> None:
     parent = pay(coin, 0, version=3)
     child = pay(pieces(parent)[0], 1_000, version=3)
     raws = [tx.encode().hex() for tx in (parent, child)]
-    fails(context, -25, "package-not-sorted", "submitpackage", raws[::-1])
-    fails(context, -25, "package-contains-duplicates", "submitpackage", [raws[0], raws[0]])
-    fails(context, -25, "conflict-in-package", "submitpackage", [raws[0], pay(coin, 5).encode().hex()])
+    fails(context, -25, "package topology", "submitpackage", raws[::-1])
+    for package in ([raws[0], raws[0]], [raws[0], pay(coin, 5).encode().hex()]):
+        fails(context, -25, "package topology", "submitpackage", package)
+    twice = call(context, "submitpackage", [raws[0], *raws])
+    assert (twice["package_msg"], twice["tx-results"]) == ("package-contains-duplicates", {})
     result = call(context, "submitpackage", raws)
     assert result["package_msg"] == "success"
     shown = result["tx-results"][str(child.wtxid)]

@@ -55,6 +55,7 @@ _REJECTED: Final = -26
 _ALREADY_IN_CHAIN: Final = -27
 _METHOD_NOT_FOUND: Final = -32601
 _ALREADY_KNOWN: Final = ("txn-already-in-mempool", "txn-already-known", "txn-same-nonwitness-data-in-mempool")
+_PACKAGE_RBF: Final = "package RBF failed"
 # Why a package's member failed by itself while the package was the point: not the reason to report.
 _WAITS_FOR_PACKAGE: Final = ("min relay fee not met", "mempool min fee not met", "bad-txns-inputs-missingorspent")
 
@@ -221,8 +222,12 @@ class Bitcoind:
                 raise
             return BroadcastResult(False, code=error.code, reason=error.message)
         results = _field(answer, "tx-results", dict)
-        if _field(answer, "package_msg", str) == "success":
+        word = _field(answer, "package_msg", str)[:1000]
+        if word == "success":
             return BroadcastResult(True)
+        if word.startswith(_PACKAGE_RBF):
+            # The transactions themselves are told only what each of them lacks alone.
+            return BroadcastResult(False, code=_REJECTED, reason=word)
         reasons: list[str] = []
         for tx in txs:
             one = results.get(str(tx.wtxid))
@@ -230,7 +235,7 @@ class Bitcoind:
             if isinstance(reason, str) and not reason.startswith(_ALREADY_KNOWN):
                 reasons.append(reason[:1000])
         telling = [reason for reason in reasons if not reason.startswith(_WAITS_FOR_PACKAGE)] or reasons[-1:]
-        return BroadcastResult(False, code=_REJECTED, reason=telling[0] if telling else answer["package_msg"][:1000])
+        return BroadcastResult(False, code=_REJECTED, reason=telling[0] if telling else word)
 
     async def _one_by_one(self, txs: Sequence[Tx]) -> BroadcastResult:
         result = BroadcastResult(False, code=_MISC_ERROR, reason="an empty package")

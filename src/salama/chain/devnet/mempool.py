@@ -36,6 +36,7 @@ _SEQUENCE_TIME_SHIFT: Final = 9
 # A regtest pool nobody empties must not eat the machine.
 MAX_POOL_VSIZE: Final = 100_000_000
 
+_PACKAGE_RBF: Final = "package RBF failed"
 _BELOW_RELAY: Final = "min relay fee not met"
 # Words that a fee paid by a child may still overcome.
 _FEE_WORDS: Final = (_BELOW_RELAY, "mempool min fee not met", "insufficient fee", "dust")
@@ -184,8 +185,10 @@ class Mempool:
         if hopeless or waiting[-1] != len(txs) - 1:
             return PackageOutcome("transaction failed", tuple(results), tuple(replaced))
         saved = self._save()
+        outcomes: list[Outcome] = []
         try:
-            outcomes = [self._take(txs[i], together=True) for i in waiting]
+            for i in waiting:
+                outcomes.append(self._take(txs[i], together=True))
             gone = [txid for outcome in outcomes for txid in outcome.replaced]
             fee = sum(outcome.entry.fee for outcome in outcomes)
             vsize = sum(outcome.entry.vsize for outcome in outcomes)
@@ -195,9 +198,13 @@ class Mempool:
                 self._check_package_replacement(outcomes, [saved[0][txid] for txid in gone])
         except Rejected as refusal:
             self._restore(saved)
-            # The child carries the blame: it was to pay.
-            results[-1] = refusal
-            return PackageOutcome("transaction failed", tuple(results), tuple(replaced))
+            if refusal.word.startswith(_PACKAGE_RBF):
+                # Said of the package; of its transactions stays what each was told by itself.
+                return PackageOutcome(str(refusal), tuple(results), tuple(replaced))
+            # Whoever fails carries the blame; where all have passed, the child, which was to pay.
+            results[waiting[min(len(outcomes), len(waiting) - 1)]] = refusal
+            word = "unspent-dust" if refusal.word == truc.UNSPENT_DUST else "transaction failed"
+            return PackageOutcome(word, tuple(results), tuple(replaced))
         for index, outcome in zip(waiting, outcomes, strict=True):
             results[index] = outcome.entry
         together = tuple(outcome.entry.wtxid for outcome in outcomes)

@@ -118,7 +118,9 @@ def submitpackage(context: Context, params: Params) -> Any:
     burn = params.amount("maxburnamount", 0)
     for tx in txs:
         _check_burn(tx, burn)
-    _check_topology(txs)
+    malformed = _topology(txs)
+    if malformed:
+        return {"package_msg": malformed, "tx-results": {}, "replaced-transactions": []}
     outcome = context.net.submit_package(txs)
     results: dict[str, Any] = {}
     for tx, result in zip(txs, outcome.results, strict=True):
@@ -141,24 +143,22 @@ def submitpackage(context: Context, params: Params) -> Any:
     }
 
 
-def _check_topology(txs: list[Tx]) -> None:
-    """A package is a child, last, and before it nothing but its parents."""
-    places = {tx.txid: at for at, tx in enumerate(txs)}
-    if len(places) != len(txs):
-        raise RpcRefusal(VERIFY_ERROR, "package-contains-duplicates")
-    spent: set[Any] = set()
-    for at, tx in enumerate(txs):
-        for one in tx.inputs:
-            if places.get(one.outpoint.txid, -1) >= at:
-                raise RpcRefusal(VERIFY_ERROR, "package-not-sorted")
-            if one.outpoint in spent:
-                raise RpcRefusal(VERIFY_ERROR, "conflict-in-package")
-            spent.add(one.outpoint)
-    parents = {one.outpoint.txid for one in txs[-1].inputs}
-    if any(tx.txid not in parents for tx in txs[:-1]):
-        raise RpcRefusal(
-            VERIFY_ERROR, "package topology disallowed. not child-with-parents or parents depend on each other."
-        )
+def _topology(txs: list[Tx]) -> str:
+    """A package is a child, last, and before it nothing but its parents, which do not build on each other.
+
+    What else is wrong with it as a whole is said as its result; empty if nothing is.
+    """
+    known = {tx.txid for tx in txs}
+    wanted = {one.outpoint.txid for one in txs[-1].inputs}
+    for tx in txs[:-1]:
+        if tx.txid not in wanted or any(one.outpoint.txid in known for one in tx.inputs):
+            raise RpcRefusal(
+                VERIFY_ERROR, "package topology disallowed. not child-with-parents or parents depend on each other."
+            )
+    if len(known) != len(txs):
+        return "package-contains-duplicates"
+    spent = [one.outpoint for tx in txs for one in tx.inputs]
+    return "conflict-in-package" if len(set(spent)) != len(spent) else ""
 
 
 @call("getrawmempool", "verbose?", "mempool_sequence?")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from salama.chain.devnet.mempool import Entry, Mempool
 
 TRUC_VERSION: Final = 3
+UNSPENT_DUST: Final = "missing-ephemeral-spends"
 TRUC_MAX_VSIZE: Final = 10_000
 TRUC_CHILD_MAX_VSIZE: Final = 1_000
 
@@ -63,7 +64,7 @@ def check_ephemeral_dust(pool: Mempool, entry: Entry, ancestors: set[Txid], toge
     for parent in pool.parents(entry.tx) & ancestors:
         for vout in dust_outputs(pool.entries[parent].tx):
             if OutPoint(parent, vout) not in spent:
-                raise Rejected("missing-ephemeral-spends", f"tx {entry.tx.txid} did not spend parent's ephemeral dust")
+                raise Rejected(UNSPENT_DUST, f"tx {entry.tx.txid} did not spend parent's ephemeral dust")
 
 
 def check_dust_swept(pool: Mempool, package: Sequence[Entry]) -> None:
@@ -71,4 +72,4 @@ def check_dust_swept(pool: Mempool, package: Sequence[Entry]) -> None:
     for entry in package:
         for vout in dust_outputs(entry.tx):
             if OutPoint(entry.tx.txid, vout) not in pool.spends:
-                raise Rejected("missing-ephemeral-spends", f"dust of {entry.tx.txid} is not spent by the package")
+                raise Rejected(UNSPENT_DUST, f"dust of {entry.tx.txid} is not spent by the package")
