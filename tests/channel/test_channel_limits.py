@@ -129,6 +129,7 @@ def test_every_state_of_an_htlc_has_its_name() -> None:
     assert [state.value for state in seen["bob"]] == [
         "sent_remove_ack_revocation",
         "rcvd_add_htlc",
+        "sent_add_revocation",
         "sent_add_ack_commit",
         "rcvd_add_ack_revocation",
         "sent_remove_htlc",
