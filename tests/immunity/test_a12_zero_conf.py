@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from salama.base.ids import ShortChannelId
 from salama.base.units import Sat
-from salama.channel.events import FailHtlc, HtlcFailed, Send, SettleHtlc
+from salama.bitcoin.script import p2wpkh
+from salama.channel.events import CloseChannel, FailHtlc, HtlcFailed, Send, SettleHtlc
 from salama.channel.limits import room_of_trust
 from salama.channel.opening import accept_inbound, open_channel
 from salama.channel.policy import DEFAULT_POLICY
@@ -240,3 +241,29 @@ def test_premature_announcement_signatures_announce_nothing() -> None:
     bob.hears(early)
     assert bob.record.their_announcement is None and bob.record.phase is Phase.AWAITING_FUNDING
     assert bob.is_connected
+
+
+def test_a_closing_that_began_too_early_is_no_way_round() -> None:
+    """We close before the funding confirms; the peer says that it is ready and pays us all the same."""
+    pair = Pair.of()
+    pair.opens(1_000_000, 400_000_000)
+    pair.settle()
+    alice, bob = pair.alice, pair.bob
+    bob.does(CloseChannel(p2wpkh(b"\x02" + bytes(32))))
+    point = alice.record.our_points.at(1)
+    assert point is not None
+    channel_id = bob.record.channel_id
+    add = alice.add_event(0, 1_000_000)
+    bob.hears(ChannelReady(channel_id=channel_id, second_per_commitment_point=point, short_channel_id=None))
+    assert bob.record.phase is Phase.SHUTTING_DOWN and bob.record.their_ready
+    bob.hears(
+        UpdateAddHtlc(
+            channel_id=channel_id,
+            id=0,
+            amount_msat=add.amount,
+            payment_hash=hash_of(0),
+            cltv_expiry=int(add.cltv_expiry),
+            onion_routing_packet=add.onion,
+        )
+    )
+    assert not bob.is_connected and not bob.pending and bob.channel.link is None
