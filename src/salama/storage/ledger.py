@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 from salama.base.ids import ChannelId, PaymentHash, Side, Txid
-from salama.base.units import Msat, Sat
+from salama.base.units import Sat
 from salama.bitcoin.script import is_p2wsh
 from salama.bitcoin.tx import Tx
 from salama.channel.confirming import is_mutual_close
@@ -67,8 +67,8 @@ _LEFT: Final = (
 )
 _FEE: Final = "(CASE WHEN ?5 IS NOT NULL THEN ?5 WHEN known > 0 THEN max(rest, 0) ELSE 0 END)"
 FEE: Final = (
-    f"{_COLUMNS} SELECT ?1, '{ONCHAIN}', 'expenses:fees:onchain:' || coalesce(cause, 'send'), {_FEE}, 'fee', ?3 || 'fee'"
-    f" FROM {_LEFT} WHERE {_FEE} > 0 {_ONCE}"
+    f"{_COLUMNS} SELECT ?1, '{ONCHAIN}', 'expenses:fees:onchain:' || coalesce(cause, 'send'), {_FEE}, 'fee',"
+    f" ?3 || 'fee' FROM {_LEFT} WHERE {_FEE} > 0 {_ONCE}"
 )
 SENT: Final = (
     f"{_COLUMNS} SELECT ?1, '{ONCHAIN}', '{WITHDRAWALS}', rest - {_FEE}, 'withdrawal', ?3 || 'sent'"
@@ -158,19 +158,20 @@ def _opened(new: ChannelRecord, now: int) -> list[Statement]:
 
 def _settled(old: ChannelRecord, new: ChannelRecord, now: int) -> list[Statement]:
     """HTLCs that left our commitment paid; those that failed change nothing."""
-    before, after = old.funding.local.spec.htlcs, new.funding.local.spec.htlcs
-    if before is after or not before:
+    before, after = old.funding.local.spec, new.funding.local.spec
+    if before.htlcs is after.htlcs:
         return []
     lines: list[Statement] = []
-    channel = channel_account(new.channel_id)
-    for key in before.keys() - after.keys():
+    channel, change = channel_account(new.channel_id), worth(after) - worth(before)
+    for key in before.htlcs.keys() - after.htlcs.keys():
         htlc = new.htlcs.get(key) or old.htlcs.get(key)
         if htlc is None or not isinstance(htlc.removal, Fulfilment):
             continue
-        amount = int(before[key].amount)
-        ends = (channel, TRANSFERS) if htlc.side is Side.OUTGOING else (TRANSFERS, channel)
-        lines += _move(now, *ends, amount, f"HTLC {htlc.side.value} {htlc.id}")
-    return lines
+        amount = int(htlc.amount) if htlc.side is Side.INCOMING else -int(htlc.amount)
+        lines += _move(now, TRANSFERS, channel, amount, f"HTLC {htlc.side.value} {htlc.id}")
+        change -= amount
+    # HTLCs that came and went between two writes.
+    return lines + _move(now, TRANSFERS, channel, change, "HTLCs")
 
 
 def _our_share(record: ChannelRecord, tx: Tx) -> int:

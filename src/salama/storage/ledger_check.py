@@ -13,7 +13,10 @@ from typing import Final
 from salama.storage import queries
 from salama.storage.ledger import ONCHAIN, TRANSFERS, channel_account, confirmed_coins, pending_account, worth
 
-LINES: Final = "SELECT id, at, source, target, msat, cause FROM ledger WHERE id < ? AND at >= ? AND at < ? ORDER BY id DESC LIMIT ?"
+LINES: Final = (
+    "SELECT id, at, source, target, msat, cause FROM ledger WHERE id < ? AND at >= ? AND at < ?"
+    " ORDER BY id DESC LIMIT ?"
+)
 BALANCES: Final = "SELECT account, msat FROM ledger_balances WHERE msat <> 0 ORDER BY account LIMIT ?"
 ONE_BALANCE: Final = "SELECT msat FROM ledger_balances WHERE account = ?"
 SUMS: Final = (

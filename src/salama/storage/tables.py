@@ -80,8 +80,13 @@ KEY_VALUES: Final = Table("key_values", ("key",), ("key", "value"))
 CHANNEL_EVENTS: Final = Table("channel_events", ("channel", "event"), ("channel", "event"))
 ONCHAIN: Final = Table("onchain", ("channel",), ("channel", "record"))
 
+LEDGER: Final = Table("ledger", ("id",), ("id", "at", "source", "target", "msat", "cause", "key"))
+LEDGER_BALANCES: Final = Table("ledger_balances", ("account",), ("account", "msat"))
+LEDGER_TXS: Final = Table("ledger_txs", ("txid", "channel"), ("txid", "channel", "cause", "msat"))
+
 TABLES: Final = (
     CHANNELS, HTLCS, ONION_SECRETS, HANDOFFS, EVENTS, INVOICES, PAYMENTS, FORWARDS, PEERS, WALLET, WALLET_TRANSACTIONS,
     GOSSIP, KEY_VALUES,
     ONCHAIN, CHANNEL_EVENTS,
+    LEDGER, LEDGER_BALANCES, LEDGER_TXS,
 )  # fmt: skip

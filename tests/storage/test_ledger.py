@@ -1,0 +1,264 @@
+"""The ledger: every change of money in the transaction that writes it, and in the end all of it accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from salama.base.ids import Txid
+from salama.base.units import BlockHeight, Sat
+from salama.bitcoin.tx import Tx, TxIn, TxOut
+from salama.channel.events import FundingSpent, FundingUnspent
+from salama.channel.state import ChannelRecord, Phase
+from salama.sim import invariants
+from salama.sim.director import Size
+from salama.sim.run import run_seed
+from salama.storage import ledger
+from salama.storage.journal import Journal
+from salama.storage.ledger_check import balance, balances, check, lines
+from salama.storage.writes import PutChannel
+from salama.testing.pair import End, Pair
+from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
+
+TXID = Txid(bytes([7]) * 32)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Any:
+    with Journal.open(tmp_path, clock=lambda: 1_700_000_000) as opened:
+        yield opened
+
+
+class Booked:
+    """A channel whose every record is written to a database."""
+
+    def __init__(self, journal: Journal, end: End) -> None:
+        self.journal, self.end = journal, end
+        self.last: ChannelRecord | None = None
+
+    def writes(self) -> None:
+        self.journal.commit_now([PutChannel(self.last, self.end.record)])
+        self.last = self.end.record
+
+    @property
+    def account(self) -> int:
+        return self.of(ledger.channel_account(self.end.record.channel_id))
+
+    @property
+    def pending(self) -> int:
+        return self.of(ledger.pending_account(self.end.record.channel_id))
+
+    def of(self, account: str) -> int:
+        return self.journal.read_now(lambda db: balance(db, account))
+
+    def problems(self) -> tuple[str, ...]:
+        return tuple(p for p in self.journal.read_now(lambda db: check(db, deep=True)).problems)
+
+
+def test_an_opening_waits_for_its_funding(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.alice)
+    booked.writes()
+    assert (booked.account, booked.pending) == (600_000_000, -1_000_000_000)
+    assert booked.of(ledger.PUSHED) == 400_000_000
+    txid = pair.alice.record.funding.outpoint.txid
+    journal.commit_now([WalletTxConfirmed(txid, BlockHeight(5), Sat(1234), Sat(1_002_000), Sat(766))])
+    assert booked.pending == 0
+    assert booked.of("expenses:fees:onchain:funding") == 766_000
+    assert booked.of(ledger.ONCHAIN) == (1234 - 1_002_000) * 1000
+    assert booked.of(ledger.WITHDRAWALS) == 0
+    # A reorganisation takes it back, and the next block brings it again.
+    journal.commit_now([WalletTxUnconfirmed(txid)])
+    assert booked.pending == -1_000_000_000 and booked.of(ledger.ONCHAIN) == 0
+    for _ in range(2):
+        journal.commit_now([WalletTxConfirmed(txid, BlockHeight(6), Sat(1234), Sat(1_002_000), Sat(766))])
+        assert booked.pending == 0 and booked.of("expenses:fees:onchain:funding") == 766_000
+
+
+def test_what_a_peer_pushes_is_income(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.bob)
+    booked.writes()
+    assert booked.account == 400_000_000 and booked.of(ledger.PUSHED_TO_US) == -400_000_000
+    assert booked.problems() == ()
+
+
+def test_htlcs_move_money_once(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    books = [Booked(journal, pair.alice)]
+    (alice,) = books
+    alice.writes()
+    pair.alice.adds(10_000_000, 20_000_000)
+    pair.settle()
+    alice.writes()
+    assert alice.account == 600_000_000, "what is under way is still ours"
+    pair.bob.settles_all()
+    pair.settle()
+    alice.writes()
+    assert alice.account == 570_000_000 and alice.of(ledger.TRANSFERS) == 30_000_000
+    pair.alice.adds(5_000_000)
+    pair.settle()
+    alice.writes()
+    pair.bob.fails_all()
+    pair.settle()
+    alice.writes()
+    assert alice.account == 570_000_000
+    pair.bob.adds(7_000_000)
+    pair.settle()
+    alice.writes()
+    pair.alice.settles_all()
+    pair.settle()
+    alice.writes()
+    assert alice.account == 577_000_000 and alice.of(ledger.TRANSFERS) == 23_000_000
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(["add", "back", "settle", "fail", "deliver", "write"]), max_size=40))
+def test_at_every_moment_the_account_is_what_the_commitment_says(moves: list[str]) -> None:
+    import tempfile
+
+    pair = Pair.opened(1_000_000, 400_000_000)
+    with tempfile.TemporaryDirectory() as directory, Journal.open(Path(directory)) as journal:
+        journal._connection.execute("PRAGMA synchronous = OFF").close()
+        books = Booked(journal, pair.alice)
+        books.writes()
+        for number, move in enumerate(moves):
+            if move == "add":
+                pair.alice.adds(1_000_000 + number)
+            elif move == "back":
+                pair.bob.adds(1_000_000 + number)
+            elif move == "settle":
+                pair.bob.settles_all()
+                pair.alice.settles_all()
+            elif move == "fail":
+                pair.bob.fails_all()
+            elif move == "deliver":
+                pair.deliver(pair.alice)
+                pair.deliver(pair.bob)
+            books.writes()
+            assert books.account == ledger.worth(pair.alice.record.funding.local.spec)
+
+
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        (WalletTxConfirmed(TXID, BlockHeight(5), Sat(9000), Sat(0), None), {ledger.DEPOSITS: -9_000_000}),
+        (
+            WalletTxConfirmed(TXID, BlockHeight(5), Sat(500), Sat(9000), Sat(300)),
+            {ledger.WITHDRAWALS: 8_200_000, "expenses:fees:onchain:send": 300_000},
+        ),
+        (
+            WalletTxConfirmed(TXID, BlockHeight(5), Sat(8700), Sat(9000), Sat(300)),
+            {"expenses:fees:onchain:send": 300_000},
+        ),
+        # With inputs of others: nobody knows who paid the fee.
+        (WalletTxConfirmed(TXID, BlockHeight(5), Sat(500), Sat(9000), None), {ledger.WITHDRAWALS: 8_500_000}),
+        (WalletTxConfirmed(TXID, BlockHeight(5), Sat(9500), Sat(9000), None), {ledger.DEPOSITS: -500_000}),
+    ],
+)
+def test_transactions_of_the_wallet(journal: Journal, row: WalletTxConfirmed, expected: dict[str, int]) -> None:
+    journal.commit_now([row])
+    change = (int(row.received) - int(row.spent)) * 1000
+    assert journal.read_now(balances) == {ledger.ONCHAIN: change} | expected
+    journal.commit_now([WalletTxUnconfirmed(TXID)])
+    assert journal.read_now(balances) == {}
+
+
+def closing_tx(record: ChannelRecord, ours: int) -> Tx:
+    outputs = (TxOut(Sat(ours), record.params.closing_script), TxOut(Sat(399_000), b"\x00\x14" + bytes(20)))
+    return Tx(2, (TxIn(record.funding.outpoint),), outputs, 0)
+
+
+def test_a_close_by_agreement(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.alice)
+    booked.writes()
+    tx = closing_tx(pair.alice.record, 599_500)
+    # The wallet is told first.
+    for height in (10, 11):
+        pair.alice.does(FundingSpent(tx, BlockHeight(height)))
+        booked.writes()
+        assert booked.account == 0 and booked.of(ledger.CLOSE_FEES) == 500_000
+        before = booked.pending
+        journal.commit_now([WalletTxConfirmed(tx.txid, BlockHeight(height), Sat(599_500), Sat(0), None)])
+        assert booked.pending == before - 599_500_000
+        if height == 10:
+            pair.alice.does(FundingUnspent())
+            journal.commit_now([WalletTxUnconfirmed(tx.txid)])
+            booked.writes()
+            assert booked.account == 600_000_000 and booked.of(ledger.CLOSE_FEES) == 0
+            assert booked.pending == before - 599_500_000
+    assert booked.of(ledger.DEPOSITS) == 0
+
+
+def test_an_opening_that_came_to_nothing_leaves_nothing(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.alice)
+    booked.writes()
+    pair.alice.state = replace(pair.alice.channel, record=replace(pair.alice.record, phase=Phase.CLOSED))
+    booked.writes()
+    assert journal.read_now(balances) == {} and booked.problems() == ()
+
+
+def test_every_line_is_an_amount_between_two_accounts(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    Booked(journal, pair.alice).writes()
+    page = journal.read_now(lambda db: lines(db, limit=1))
+    assert len(page.rows) == 1 and page.older is not None
+    rest = journal.read_now(lambda db: lines(db, page.older))
+    assert [line.msat for line in (*page.rows, *rest.rows)] == [400_000_000, 600_000_000]
+    assert sum(journal.read_now(balances).values()) == 0
+
+
+def test_a_wrong_balance_is_noticed(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.bob)
+    booked.writes()
+    assert booked.problems() == ()
+    journal._connection.execute("UPDATE ledger_balances SET msat = msat + 1 WHERE account LIKE 'assets:channels:%'")
+    assert len(booked.problems()) == 3
+
+
+def test_money_that_was_there_before_the_ledger(journal: Journal) -> None:
+    from salama.storage.writes import BeginLedger
+
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.alice)
+    booked.writes()
+    for table in ("ledger", "ledger_balances", "ledger_txs"):
+        journal._connection.execute(f"DELETE FROM {table}")
+    assert booked.problems()
+    journal.commit_now([BeginLedger((pair.alice.record,), None)])
+    assert booked.problems() == () and booked.account == 600_000_000
+
+
+def test_the_books_of_a_rough_world_balance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crashes, reorganisations, closes by agreement and by force: looked at now and then, and at the end."""
+    judge, look, looks = invariants.judge, invariants.Books.look, [0]
+
+    def books_of(world: Any, machine: Any, deep: bool) -> None:
+        report = machine.journal.read_now(lambda db: check(db, deep=deep))
+        for problem in report.problems:
+            world.problem(f"{machine.name}: {problem}")
+
+    def looked(self: Any, machine: Any) -> None:
+        look(self, machine)
+        looks[0] += 1
+        if looks[0] % 150 == 0 and machine.is_up and not machine.journal._closed:
+            books_of(self._world, machine, False)
+
+    def judged(world: Any, tried: Any) -> None:
+        judge(world, tried)
+        for machine in world.machines:
+            books_of(world, machine, True)
+            assert machine.journal.read_now(balances)
+
+    monkeypatch.setattr(invariants, "judge", judged)
+    monkeypatch.setattr(invariants.Books, "look", looked)
+    result = run_seed(2, Size(nodes=(4, 4), payments=30, seconds=15.0, faults=1.0, forced=2))
+    assert result.problems == [] and result.counts["succeeded"] and result.counts["force closes"]
