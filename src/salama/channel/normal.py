@@ -295,6 +295,9 @@ def receive_add(channel: Channel, message: UpdateAddHtlc, env: ChannelEnv) -> Tr
     record, link = channel.record, linked(channel)
     if record.their_shutdown is not None:
         raise InvalidUpdate("update_add_htlc after shutdown")
+    if not (record.our_ready and record.their_ready):
+        # A closing may begin before the funding is deep enough; what is paid in it could be taken back (immunity A12).
+        raise InvalidUpdate("update_add_htlc before both sides said channel_ready")
     expected = record.next_incoming_id + len(link.their_adds)
     if message.id != expected:
         raise InvalidUpdate(f"HTLC id {message.id} where {expected} comes next")
