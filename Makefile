@@ -32,6 +32,7 @@ check: dev       ## format, lint, types, import contract
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@scripts/check_hosts
 
 sabotage: dev    ## every deliberate fault must turn a test red
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salama.base.amounts import parse_amount, render_amount
 from salama.api.errors import from_json, sentence
+from salama.base.amounts import parse_amount, render_amount
 from salama.base.machine import CommandRefused
 from salama.base.units import Msat
 

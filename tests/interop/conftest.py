@@ -38,7 +38,8 @@ def _tell(world: World) -> None:
 
 
 @contextmanager
-def _inhabited(chain: Chain, directory: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def inhabited(chain: Chain, directory: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world that ends with the test; what its inhabitants said is shown if that failed."""
     world = World(directory, chain)
     try:
         yield world
@@ -53,7 +54,7 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """A chain and nobody on it yet: a devnet, or the real bitcoind where a module asks for it and there is one."""
     real = getattr(request.module, "ON_BITCOIND", False) and missing_bitcoind() is None
     chain = Chain.bitcoind(tmp_path) if real else Chain.devnet(tmp_path)
-    with _inhabited(chain, tmp_path, request) as world:
+    with inhabited(chain, tmp_path, request) as world:
         yield world
 
 
@@ -72,7 +73,7 @@ def pair(world: World) -> World:
 def real(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """A real bitcoind with money on its chain, and two of our nodes, alice and bob."""
     need("bitcoind", missing_bitcoind())
-    with _inhabited(Chain.bitcoind(tmp_path), tmp_path, request) as world:
+    with inhabited(Chain.bitcoind(tmp_path), tmp_path, request) as world:
         world.add_node("alice")
         world.add_node("bob")
         world.fund()

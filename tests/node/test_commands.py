@@ -19,8 +19,8 @@ SCRIPT = b"\x00\x14" + b"\x07" * 20
 
 
 def actor_of(pair: Pair) -> ChannelActor:
-    registry = SimpleNamespace(journal=None, peers=SimpleNamespace(connected={}))
-    return ChannelActor(registry, pair.alice.channel, NodeId(pair.bob.record.params.our_node_id))  # type: ignore[arg-type]
+    channels = SimpleNamespace(journal=None, peers=SimpleNamespace(connected={}))
+    return ChannelActor(channels, pair.alice.channel, NodeId(pair.bob.record.params.our_node_id))  # type: ignore[arg-type]
 
 
 def test_every_answer_names_its_command() -> None:

@@ -19,10 +19,17 @@ def on_chain(balance: dict[str, int]) -> int:
     return sum(balance[f"onchain_{part}_msat"] for part in ("confirmed", "unconfirmed", "immature", "reserved"))
 
 
+def ready(network: LocalNetwork, *names: str) -> list[LocalNode]:
+    """Nodes with money, those that another test has started as they are."""
+    new = [network.start(name) for name in names if name not in network.nodes]
+    if new:
+        network.fund(*new)
+    return [network.nodes[name] for name in names]
+
+
 def test_another_wallet_pays_for_a_channel(network: LocalNetwork) -> None:
     """Carol's wallet stands for the hardware wallet. Nothing of hers is in the mempool before both have signed."""
-    alice, bob, carol = (network.start(name) for name in ("alice", "bob", "carol"))
-    network.fund(alice, carol)
+    alice, bob, carol = ready(network, "alice", "bob", "carol")
     begun = alice.call("openpsbt", peer=bob.uri, amount="1000000sat")
     assert begun["amount_msat"] == 1_000_000_000
     wrong = carol.call("psbtfund", address=begun["address"], amount="999999sat", feerate=1000)
@@ -53,7 +60,7 @@ def test_another_wallet_pays_for_a_channel(network: LocalNetwork) -> None:
 
 
 def test_a_funding_cannot_be_published_before_the_peer_has_signed(network: LocalNetwork) -> None:
-    alice, bob = network.nodes["alice"], network.nodes["bob"]
+    alice, bob = ready(network, "alice", "bob")
     begun = alice.call("openpsbt", peer=bob.uri, amount="500000sat")
     psbt = alice.call("psbtfund", address=begun["address"], amount="500000sat", feerate=1000)["psbt"]
     signed = alice.call("psbtsign", psbt=psbt)["psbt"]
@@ -65,7 +72,7 @@ def test_a_funding_cannot_be_published_before_the_peer_has_signed(network: Local
 
 
 def test_a_held_channel_is_given_up(network: LocalNetwork) -> None:
-    alice, bob = network.nodes["alice"], network.nodes["bob"]
+    alice, bob = ready(network, "alice", "bob")
     begun = alice.call("openpsbt", peer=bob.uri, amount="500000sat")
     psbt = alice.call("psbtfund", address=begun["address"], amount="500000sat", feerate=1000)["psbt"]
     held = alice.call("openverify", opening=begun["opening"], psbt=psbt)["channel_id"]
@@ -79,7 +86,7 @@ def test_a_held_channel_is_given_up(network: LocalNetwork) -> None:
 
 
 def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
-    alice, bob, carol = (network.nodes[name] for name in ("alice", "bob", "carol"))
+    alice, bob, carol = ready(network, "alice", "bob", "carol")
     before = alice.call("balance")
     made = alice.call("openbatch", channels=f"{bob.uri}=300000sat,{carol.uri}=400000sat,{bob.uri}=200000sat")
     assert network.mempool() == [made["funding_txid"]]
@@ -97,7 +104,7 @@ def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
 
 def test_all_of_a_batch_or_none(network: LocalNetwork) -> None:
     """One peer refuses (its offer is too small a channel): no other channel stays, no coin stays aside."""
-    alice, bob, carol = (network.nodes[name] for name in ("alice", "bob", "carol"))
+    alice, bob, carol = ready(network, "alice", "bob", "carol")
     before, known = alice.call("balance"), {one["channel_id"] for one in alice.channels()}
     for channels in (f"{bob.uri}=300000sat,{carol.uri}=400sat", f"{carol.uri}=300000sat,{bob.uri}=9btc"):
         with pytest.raises(CommandRefused):
@@ -109,7 +116,7 @@ def test_all_of_a_batch_or_none(network: LocalNetwork) -> None:
 
 
 def test_a_psbt_is_paid_from_chosen_coins_and_published(network: LocalNetwork) -> None:
-    alice, carol = network.nodes["alice"], network.nodes["carol"]
+    alice, carol = ready(network, "alice", "carol")
     target = carol.call("newaddr")["address"]
     coin = next(one["outpoint"] for one in alice.call("utxos")["utxos"] if one["spendable"])
     made = alice.call("psbtfund", address=target, amount="50000sat", coins=coin, blocks=10)
@@ -128,7 +135,7 @@ def test_a_psbt_is_paid_from_chosen_coins_and_published(network: LocalNetwork) -
 
 
 def test_descriptors_are_public_unless_asked_for_otherwise(network: LocalNetwork) -> None:
-    alice = network.nodes["alice"]
+    (alice,) = ready(network, "alice")
     shown = alice.call("descriptors")["descriptors"]
     assert len(shown) == 4 and all("tpub" in one["desc"] and "tprv" not in one["desc"] for one in shown)
     assert all(one["timestamp"] > 1_700_000_000 for one in shown)

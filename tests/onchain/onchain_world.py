@@ -274,6 +274,8 @@ class Side:
                 assert isinstance(effect, DropClaim)
         if more:
             self.run(*more)
+        using = {sweep.purpose for sweep in self.state.record.sweeps if sweep.coins}
+        assert set(self.leases) <= using, "coins are set aside for nothing (immunity C24)"
 
     def peeks(self) -> None:
         """Hear of every unconfirmed transaction that spends what is awaited."""

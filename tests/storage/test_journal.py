@@ -6,21 +6,80 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from storage_samples import htlc, of, record
 
 from salama.base.machine import Row
 from salama.channel.events import Origin, PublicEvent
+from salama.storage import journal as journal_module
 from salama.storage import queries
 from salama.storage.errors import JournalClosed, JournalFailed, WriteRefused
-from salama.storage.journal import CHECKPOINT_COMMITS, MAX_GROUP_ROWS, Journal
+from salama.storage.journal import CHECKPOINT_COMMITS, MAX_GROUP_ROWS, SMALL_GROUP, Journal
 from salama.storage.tables import KEY_VALUES
 from salama.storage.writes import DeleteRecord, NoStatement, PutChannel, PutKeyValue, PutRecord
 
 
 def value(journal: Journal, key: str) -> bytes | None:
     return journal.read_now(lambda connection: queries.key_value(connection, key))
+
+
+@pytest.fixture(params=["thread", "loop"], autouse=True)
+def who_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds whoever waits for the disk."""
+    monkeypatch.setattr(journal_module, "QUICK_SYNCS", 0 if request.param == "loop" else 1 << 30)
+    return str(request.param)
+
+
+def handed_over(journal: Journal) -> list[object]:
+    """The transactions that the journal's thread will have been given."""
+    given: list[object] = []
+    commit = journal._commit_in_thread
+
+    def watched(*transaction: Any) -> None:
+        given.append(transaction)
+        commit(*transaction)
+
+    journal._commit_in_thread = watched  # type: ignore[method-assign]
+    return given
+
+
+def test_the_loop_waits_itself_once_the_disk_has_proved_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def commit(journal: Journal, times: int, rows: int = 1) -> int:
+        before = len(given)
+        for n in range(times):
+            await journal.commit([PutKeyValue(f"{n} {row}", b"1") for row in range(rows)])
+        return len(given) - before
+
+    async def main(journal: Journal) -> None:
+        monkeypatch.setattr(journal_module, "QUICK_SYNCS", 10)
+        monkeypatch.setattr(journal_module, "QUICK_SECONDS", 60.0)
+        assert await commit(journal, 10) == 10
+        assert await commit(journal, 20) == 0
+        assert await commit(journal, 1, SMALL_GROUP + 1) == 1, "a large one may take long"
+        monkeypatch.setattr(journal_module, "QUICK_SECONDS", 0.0)
+        assert await commit(journal, 1) == 0
+        monkeypatch.setattr(journal_module, "QUICK_SECONDS", 60.0)
+        assert await commit(journal, 10) == 10, "one was slow: the disk must prove itself again"
+        assert await commit(journal, 1) == 0
+
+    with Journal.open(tmp_path) as journal:
+        given = handed_over(journal)
+        asyncio.run(main(journal))
+
+
+def test_the_log_is_never_folded_in_the_loop(tmp_path: Path, who_waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(journal: Journal) -> None:
+        for n in range(2 * 20):
+            await journal.commit([PutKeyValue("k", b"%d" % n)])
+
+    monkeypatch.setattr(journal_module, "CHECKPOINT_COMMITS", 20)
+    with Journal.open(tmp_path) as journal:
+        given = handed_over(journal)
+        asyncio.run(main(journal))
+        assert len(given) == (2 if who_waits == "loop" else 2 * 20)
+    assert journal.counters.checkpoints == 2
 
 
 def test_commits_of_one_turn_share_one_sync(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ METHODS: dict[str, Method] = {method.name: method for area in AREAS for method i
 ALIASES: dict[str, str] = {alias: m.name for m in METHODS.values() for alias in m.aliases}
 
 
+def area_name(area: tuple[Method, ...]) -> str:
+    """What an area is called: ``wallet`` for the methods of ``wallet_schema``."""
+    modules = (shape.__module__ for method in area for shape in (method.params, method.result))
+    return next(m for m in modules if m.endswith("_schema")).rpartition(".")[2].removesuffix("_schema")
+
+
 def find_method(name: str) -> Method | None:
     """The method of that name or alias."""
     return METHODS.get(ALIASES.get(name, name))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from salama import __version__
-from salama.api.schema import ALIASES, METHODS
+from salama.api.schema import ALIASES, AREAS, METHODS, area_name
 from salama.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from salama.cli.methods import method_command
 from salama.cli.options import Refusal
@@ -27,6 +27,17 @@ class _Commands(click.Group):
             click.echo(f"(here this is called `{ALIASES[name]}`)", err=True)
             command = super().get_command(ctx, ALIASES[name])
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by area, in the schema's order; what needs no running node comes first."""
+        shown = {name: command for name, command in sorted(self.commands.items()) if not command.hidden}
+        asked = {method.name for area in AREAS for method in area}
+        sections = [("This machine", [name for name in shown if name not in asked])]
+        sections += [(area_name(area).capitalize(), [m.name for m in area if m.name in shown]) for area in AREAS]
+        room = formatter.width - 6 - max(map(len, shown))
+        for title, names in sections:
+            with formatter.section(title):
+                formatter.write_dl([(name, shown[name].get_short_help_str(room)) for name in names])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

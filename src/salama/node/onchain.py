@@ -26,6 +26,7 @@ from salama.node.chain import Broadcaster
 from salama.node.channel_actor import ChannelActor
 from salama.node.channels import Channels
 from salama.node.wallet import WalletActor
+from salama.onchain.bump import CLAIM
 from salama.onchain.coins import choose_coins
 from salama.onchain.events import (
     BlockSeen,
@@ -130,10 +131,17 @@ class Onchain:
     # --- start and growth ---------------------------------------------------------------------------------------------
 
     def load(self, records: Iterable[ChannelRecord]) -> None:
-        """At start-up: every channel that is on the chain goes on where it stood."""
+        """At start-up: every channel that is on the chain goes on where it stood.
+
+        Coins that a crash left leased for a claim that was never written down are free again (immunity C24).
+        """
         for record in records:
             if record.phase is Phase.ON_CHAIN or record.spend is not None:
                 self._begin(record)
+        using = {sweep.purpose for actor in self.by_id.values() for sweep in actor.state.record.sweeps}
+        for purpose in sorted(set(self._wallet.state.leases.values()) - using):
+            if purpose.startswith(CLAIM):
+                self._wallet.release(purpose)
 
     def _begin(self, record: ChannelRecord) -> OnchainActor:
         channel_id = record.channel_id

@@ -6,10 +6,14 @@ A setting has one name everywhere: ``poll_seconds`` in the file, ``SALAMA_POLL_S
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -214,12 +218,27 @@ def _kind_of(default: object) -> Callable[[object], Any]:
     return whole if exact is int else lambda given: _within(exact, whole(given))
 
 
+@cache
+def _terms_in_words() -> dict[str, str]:
+    """What the policy says of its terms, in its own source, so that it is written once."""
+    try:
+        (body,) = [node.body for node in ast.parse(inspect.getsource(Policy)).body if isinstance(node, ast.ClassDef)]
+    except OSError:
+        return {}
+    words = {}
+    for field, after in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
+            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+                words[field.target.id] = " ".join(after.value.value.split())
+    return words
+
+
 SETTINGS: Final[dict[str, Setting]] = {
     setting.name: setting
     for setting in (
         *NODE,
         *(
-            Setting(f.name, "A term for channels.", _kind_of(getattr(DEFAULT_POLICY, f.name)), policy=True)
+            Setting(f.name, _terms_in_words().get(f.name, ""), _kind_of(getattr(DEFAULT_POLICY, f.name)), policy=True)
             for f in fields(Policy)
         ),
     )

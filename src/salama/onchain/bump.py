@@ -45,6 +45,8 @@ INCREMENTAL: Final = 250
 """Satoshis per 1000 weight units by which a replacement must outbid what it replaces (1 sat/vbyte, BIP 125)."""
 MAX_INPUTS: Final = 100
 """Claims in one transaction: far below what relays take, and a signature each time that the fee moves."""
+CLAIM: Final = "claim "
+"""Begins the name of every lease for a claim."""
 LOWEST: Final = FeeratePerKw(253)
 HEAVIEST_COIN: Final = max(INPUT_WEIGHT.values())
 
@@ -140,7 +142,7 @@ def plan(channel_name: str, claims: Sequence[Claim], sweeps: Sequence[Sweep], wo
 
 def _purpose(channel_name: str, group: Sequence[Claim]) -> str:
     first = group[0].outpoint
-    return f"claim {channel_name} {str(first.txid)[:16]}:{first.vout}"
+    return f"{CLAIM}{channel_name} {str(first.txid)[:16]}:{first.vout}"
 
 
 def _parent_fits(sweep: Sweep, world: World) -> bool:

@@ -9,7 +9,7 @@ becomes of those that we offered. Every event may come twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -291,7 +291,7 @@ def _claim(
     done = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid in confirmed)
     flying = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid not in confirmed)
     made = plan(channel.channel_id.hex()[:16], claims, flying, world)
-    _carry_out(state, rows, effects, made, again)
+    _carry_out(state, rows, effects, made, offered, again)
     for claim in made.uneconomic:
         state = account.note(state, rows, f"uneconomic {claim.outpoint}", account.uneconomic(state, claim))
     # What is confirmed stays on record: a reorganisation may put it back in flight.
@@ -343,9 +343,13 @@ def _deadline_of(htlc: Htlc, env: OnchainEnv) -> int | None:
     return None if upstream is None else max(expiry + 1, upstream - FAIL_BACK_DEPTH - URGENT)
 
 
-def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, again: bool) -> None:
-    """The plan as effects; coins of what is given up are freed unless the plan uses them again."""
+def _carry_out(
+    state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, offered: Iterable[str], again: bool
+) -> None:
+    """The plan as effects; coins of what is given up are freed unless the plan uses them again, and coins that were
+    ``offered`` for nothing at once (immunity C24)."""
     purposes = {s.purpose for s in made.kept} | {d.sweep.purpose for d in made.drafts}
+    effects += [ReleaseCoins(purpose) for purpose in sorted(set(offered) - purposes)]
     purposes |= {w.purpose for w in made.wanted}
     replaced = {i.outpoint for d in made.drafts for i in d.sweep.tx.inputs}
     for sweep in made.dropped:

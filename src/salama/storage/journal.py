@@ -4,6 +4,8 @@ Whatever was handed to ``commit`` while a transaction was on its way to the disk
 one: many actors, one fsync. The statements run in the event loop's thread and only COMMIT, which waits for the
 disk, runs in a thread of its own. That is not the obvious split. Python's sqlite3 gives up the interpreter lock at
 every row and must win it back; beside a busy event loop 100 rows took 370 ms in a thread and 0.3 ms in the loop.
+And where the disk has proved to answer sooner than the way to the thread and back takes, the loop waits for small
+transactions itself, until the first that is slow.
 
 If the disk refuses, the journal is poisoned: that commit and all later ones raise JournalFailed, so that nobody
 says what may not be on disk. The same is done when a checkpoint fails, because a failed fsync must not be tried
@@ -40,6 +42,10 @@ MAX_GROUP_BYTES: Final = 8_000_000
 CHECKPOINT_ROWS: Final = 8_000
 CHECKPOINT_BYTES: Final = 16_000_000
 CHECKPOINT_COMMITS: Final = 1_000
+# After so many syncs in a row that took no longer, the loop waits itself for transactions of at most so many rows.
+QUICK_SECONDS: Final = 0.0005
+QUICK_SYNCS: Final = 64
+SMALL_GROUP: Final = 64
 # A transaction begins once nobody has handed in anything for so many rounds of the loop, or after the most of them:
 # machines that tell each other of what they hand in answer from round to round, and so share one sync.
 QUIET_ROUNDS: Final = 2
@@ -102,6 +108,10 @@ class _SinceCheckpoint:
     def is_due(self) -> bool:
         return self.rows >= CHECKPOINT_ROWS or self.bytes >= CHECKPOINT_BYTES or self.commits >= CHECKPOINT_COMMITS
 
+    def is_due_after(self, rows: int, size: int) -> bool:
+        """Whether one more transaction makes it due."""
+        return _SinceCheckpoint(self.rows + rows, self.bytes + size, self.commits + 1).is_due
+
 
 @dataclass(slots=True)
 class _Listeners:
@@ -131,6 +141,8 @@ class Journal:
         self._in_flight = False
         self._unsettled = False
         """What was handed in before is on its way to the disk; ``_in_flight`` also while the log is folded after it."""
+        self._quick_syncs = 0
+        """The last so many syncs in a row were quick."""
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="salama-journal", daemon=True)
         self._start()
@@ -273,7 +285,17 @@ class Journal:
             self._flush_soon(loop)
             return
         self._in_flight = self._unsettled = True
-        self._jobs.put(lambda: self._commit_in_thread(loop, written, started))
+        if self._is_worth_waiting_for(written):
+            sound = self._sync(written, started)
+            self._writing.release()
+            self._settle(loop, written, sound=sound, last=True)
+        else:
+            self._jobs.put(lambda: self._commit_in_thread(loop, written, started))
+
+    def _is_worth_waiting_for(self, written: list[_Submission]) -> bool:
+        """Whether the loop waits for this sync itself; never before the log is folded, which takes long."""
+        rows, size = sum([len(s.statements) for s in written]), sum([s.size for s in written])
+        return self._quick_syncs >= QUICK_SYNCS and rows <= SMALL_GROUP and not self._since.is_due_after(rows, size)
 
     def _take_group(self) -> list[_Submission]:
         group, rows, size = [self._waiting.popleft()], 0, 0
@@ -331,13 +353,7 @@ class Journal:
             job()
 
     def _commit_in_thread(self, loop: asyncio.AbstractEventLoop, written: list[_Submission], started: float) -> None:
-        sound = True
-        try:
-            self._connection.execute("COMMIT")
-            self._count(written, time.perf_counter() - started)
-        except Exception as fault:
-            sound = False
-            self._poison(fault)
+        sound = self._sync(written, started)
         if sound and self._since.is_due:
             # The callers go on while the log is folded; the next group waits for the end of it.
             self._post(loop, lambda: self._settle(loop, written, sound=True, last=False))
@@ -347,6 +363,19 @@ class Journal:
         else:
             self._writing.release()
             self._post(loop, lambda: self._settle(loop, written, sound=sound, last=True))
+
+    def _sync(self, written: list[_Submission], started: float) -> bool:
+        """Bring the transaction to the disk; False if that failed."""
+        begun = time.perf_counter()
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as fault:
+            self._poison(fault)
+            return False
+        done = time.perf_counter()
+        self._quick_syncs = self._quick_syncs + 1 if done - begun <= QUICK_SECONDS else 0
+        self._count(written, done - started)
+        return True
 
     def _checkpoint_if_due(self) -> None:
         if not self._since.is_due:

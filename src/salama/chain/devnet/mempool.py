@@ -188,7 +188,8 @@ class Mempool:
         outcomes: list[Outcome] = []
         try:
             for i in waiting:
-                outcomes.append(self._take(txs[i], together=True))
+                # One by one: how many were taken tells who failed.
+                outcomes.append(self._take(txs[i], together=True))  # noqa: PERF401
             gone = [txid for outcome in outcomes for txid in outcome.replaced]
             fee = sum(outcome.entry.fee for outcome in outcomes)
             vsize = sum(outcome.entry.vsize for outcome in outcomes)

@@ -1,0 +1,94 @@
+"""C24 coins spent twice, or set aside for nothing (Core Lightning 26.04, lnd)
+
+What failed: coins leased for something that never came about stayed away from their owner, or were used a second time.
+
+Defence: onchain/machine.py:_carry_out gives back at once what a plan did not use, node/onchain.py:Onchain.load after a
+crash between a lease and what it is for, node/node.py:Node._release_forgotten_openings what an opening left; every
+lease is on disk before a coin is spent, and wallet/step.py refuses a coin to a second purpose.
+
+In tests/onchain every turn of every test demands that coins are set aside for claims under way and for nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "onchain"))
+
+from onchain_world import ACCOUNTS, Chain, World, open_chain
+
+from salama.base.units import BlockHeight, Sat
+from salama.bitcoin.tx import TxOut
+from salama.node.onchain import Onchain
+from salama.wallet.coins import Coin
+from salama.wallet.keys import KeyPath
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Chain]:
+    with open_chain() as one:
+        yield one
+
+
+def give(world: World, value: int) -> Coin:
+    key = KeyPath("wpkh", 0, 900)
+    tx = world.chain.spend([TxOut(Sat(value), ACCOUNTS.script(key))])
+    world.chain.mine()
+    coin = Coin(tx.outpoint(0), Sat(value), tx.outputs[0].script, key, BlockHeight(world.chain.height))
+    world.alice.coins.append(coin)
+    return coin
+
+
+def test_a_coin_that_is_too_small_for_the_claim_is_given_back(chain: Chain) -> None:
+    world = World.open(chain, coins=0)
+    alice = world.alice
+    give(world, 300)
+    world.follow()
+    alice.end.adds(50_000_000, 40_000_000, expiry=chain.height + 6)
+    world.pair.settle()
+    world.pair.cut()
+    world.bob.is_offline = True
+    world.force_close(alice)
+    world.mine(8)
+    assert alice.state is not None and not any(sweep.coins for sweep in alice.state.record.sweeps)
+    assert not alice.leases
+    give(world, 50_000)
+    world.follow()
+    world.mine(8)
+    assert alice.failed() == {0, 1}
+
+
+def test_every_lease_ends_with_its_claim(chain: Chain) -> None:
+    """The peer claims with the preimage what we have prepared a timeout for."""
+    world = World.open(chain)
+    alice = world.alice
+    alice.end.adds(50_000_000, expiry=chain.height + 6)
+    world.pair.settle()
+    world.pair.cut()
+    world.bob.is_offline = True
+    world.force_close(alice)
+    for _ in range(12):
+        world.mine()
+        alice.restarts()
+    assert alice.failed() == {0}
+    world.run_until_over(alice)
+    assert not alice.leases
+
+
+def test_a_lease_whose_claim_a_crash_has_lost_is_given_back_at_the_start() -> None:
+    released: list[str] = []
+    leases = {b"1": "claim abc 1:0", b"2": "claim def 2:0", b"3": "open xyz"}
+    sweep = SimpleNamespace(purpose="claim def 2:0")
+    record = SimpleNamespace(sweeps=(sweep,))
+    made: Any = SimpleNamespace(
+        by_id={1: SimpleNamespace(state=SimpleNamespace(record=record))},
+        _wallet=SimpleNamespace(state=SimpleNamespace(leases=leases), release=released.append),
+    )
+    Onchain.load(made, [])
+    assert released == ["claim abc 1:0"]

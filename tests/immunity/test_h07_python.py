@@ -1,0 +1,122 @@
+"""H7 what Python itself makes easy (no single publication: the traps of the language)
+
+What failed: in programs of this kind, one call that blocks the loop lets deadlines pass; numbers of thousands of
+digits, deep nesting and regular expressions that try every way take minutes; pickled data runs as code.
+
+Defence: what is parsed is bounded before it is looked at (api/server.py:MAX_LINE, chain/http_client.py:MAX_RESPONSE),
+by parsers that refuse deep nesting; no module takes data for code; signatures of many HTLCs are checked in threads
+(signer/verifying.py).
+
+Not covered: a path through the mainnet graph is searched in the event loop.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import salama
+from salama.api.method import Params
+from salama.api.schema import METHODS
+from salama.api.server import MAX_LINE
+
+ROOT = Path(salama.__file__).parent
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "xml", "yaml"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+def sources() -> list[Path]:
+    found = sorted(ROOT.rglob("*.py"))
+    assert len(found) > 200
+    return found
+
+
+def test_no_data_is_taken_for_code() -> None:
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [(node.module or "").split(".")[0]]
+            assert not FORBIDDEN_MODULES.intersection(names), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in FORBIDDEN_CALLS, f"{path}: {node.func.id}"
+
+
+def patterns() -> dict[str, re.Pattern[str] | re.Pattern[bytes]]:
+    """Every regular expression that a module keeps at hand."""
+    found: dict[str, re.Pattern[str] | re.Pattern[bytes]] = {}
+    for info in pkgutil.walk_packages(salama.__path__, "salama."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            if isinstance(value, re.Pattern):
+                found[f"{info.name}.{name}"] = value
+    return found
+
+
+HOSTILE = (
+    "a",
+    "0",
+    "1",
+    " ",
+    "-",
+    ".",
+    "[",
+    "]",
+    ":",
+    "@",
+    "/",
+    "0.",
+    "a-",
+    "ab:",
+    "\\",
+    "\n",
+    "é",
+    "0123456789abcdef",
+)
+
+
+def test_no_pattern_tries_every_way() -> None:
+    found = patterns()
+    assert found
+    for name, pattern in found.items():
+        for piece in HOSTILE:
+            text = piece * (4_000 // len(piece)) + "!"
+            began = time.process_time()
+            if isinstance(pattern.pattern, bytes):
+                pattern.search(text.encode())  # type: ignore[arg-type]
+            else:
+                pattern.search(text)  # type: ignore[arg-type]
+            # Trying every way takes minutes here; what grows with the square, a tenth of this.
+            assert time.process_time() - began < 1, f"{name} and {piece!r}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b'{"limit":' + b"9" * 100_000 + b"}",
+        b'{"limit":1e' + b"9" * 100_000 + b"}",
+        b'{"amount":"' + b"9" * 200_000 + b'sat"}',
+    ],
+)
+def test_what_a_client_sends_is_refused_at_once(text: bytes) -> None:
+    """Whatever is short enough to be read at all."""
+    assert MAX_LINE < 100_000_000
+    for method in METHODS.values():
+        assert issubclass(method.params, Params)
+        began = time.process_time()
+        with pytest.raises((msgspec.MsgspecError, RecursionError)):
+            msgspec.json.decode(text, type=method.params)
+        assert time.process_time() - began < 1
