@@ -14,7 +14,9 @@ from salama.api.methods import Methods
 from salama.base.ids import ChannelId
 from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, Msat
+from salama.channel.policy import DEFAULT_POLICY
 from salama.channel.state import Channel
+from salama.node.fees import RelayTerms
 from salama.storage import queries
 from salama.testing.pair import Pair
 
@@ -30,7 +32,7 @@ def test_a_channel_that_closes_meanwhile_is_listed_once() -> None:
         alive.clear()
         return SimpleNamespace(rows=(channel.record,), older=None)
 
-    channels = SimpleNamespace(by_id=alive, views=dict, can_receive=lambda _: Msat(0))
+    channels = SimpleNamespace(by_id=alive, views=dict, can_receive=lambda _: Msat(0), terms=RelayTerms(DEFAULT_POLICY))
     chain = SimpleNamespace(height=BlockHeight(700))
     node = SimpleNamespace(channels=channels, journal=SimpleNamespace(read=read), chain=chain)
     listed = asyncio.run(Methods(cast(Any, node)).channels(ChannelsParams(closed=True)))
@@ -44,7 +46,7 @@ def test_pages_of_living_and_of_closed_channels() -> None:
     records = [replace(channel.record, channel_id=ChannelId(bytes([n]) * 32)) for n in (7, 1, 250, 16)]
     closed = [replace(channel.record, channel_id=ChannelId(bytes([n]) * 32)) for n in (9, 8, 5)]
     alive = {r.channel_id: SimpleNamespace(state=Channel(r), record=r, frozen=False) for r in records}
-    channels = SimpleNamespace(by_id=alive, views=dict, can_receive=lambda _: Msat(0))
+    channels = SimpleNamespace(by_id=alive, views=dict, can_receive=lambda _: Msat(0), terms=RelayTerms(DEFAULT_POLICY))
     asked: list[tuple[int | None, int]] = []
 
     async def read(query: Any) -> object:
