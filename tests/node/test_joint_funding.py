@@ -103,10 +103,10 @@ def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
 
 
 def test_all_of_a_batch_or_none(network: LocalNetwork) -> None:
-    """One peer refuses (its offer is too small a channel): no other channel stays, no coin stays aside."""
+    """One peer refuses (too small a channel, too large a one): no other channel stays, no coin stays aside."""
     alice, bob, carol = ready(network, "alice", "bob", "carol")
     before, known = alice.call("balance"), {one["channel_id"] for one in alice.channels()}
-    for channels in (f"{bob.uri}=300000sat,{carol.uri}=400sat", f"{carol.uri}=300000sat,{bob.uri}=9btc"):
+    for channels in (f"{bob.uri}=300000sat,{carol.uri}=400sat", f"{carol.uri}=300000sat,{bob.uri}=11btc"):
         with pytest.raises(CommandRefused):
             alice.call("openbatch", channels=channels)
         until("nothing is left of it", lambda: {one["channel_id"] for one in alice.channels()} == known)
