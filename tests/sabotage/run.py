@@ -107,7 +107,7 @@ class Copy:
 
     def apply(self, patch: Patch) -> str:
         """What went wrong, or nothing."""
-        command = ["git", "apply", "--whitespace=nowarn", "-"]
+        command = ["git", "apply", "--whitespace=nowarn", "-C1", "-"]
         # Outside of any repository, or git would look for the files there.
         env = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.root.parent), "GIT_DIR": str(self.root / "none")}
         done = subprocess.run(
