@@ -12,7 +12,10 @@ that stays green with it. The status is 0 only if there was none.
 from __future__ import annotations
 
 import argparse
+import compileall
+import json
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -54,11 +57,21 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """pytest's status (None: too slow), the seconds of processor time that it took, and what it said."""
+
+    status: int | None
+    cpu: float
+    output: str
+
+
+@dataclass(frozen=True)
 class Result:
     """``problem`` is empty if the fault was noticed by every test that must notice it."""
 
     patch: Patch
     seconds: float
+    cpu: float
     problem: str = ""
     output: str = ""
 
@@ -90,7 +103,7 @@ def read_patches(names: Sequence[str] = ()) -> list[Patch]:
 
 
 class Copy:
-    """A copy of the tree in which patches come and go."""
+    """A copy of the tree in which patches come and go, and a worker that runs tests in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -104,9 +117,11 @@ class Copy:
                 shutil.copy2(source, root / name)
         # What patched files must be put back to, whatever happens to the original tree meanwhile.
         self._clean = {str(path.relative_to(root)): path.read_bytes() for path in (root / "src").rglob("*.py")}
+        self._worker: subprocess.Popen[str] | None = None
 
     def apply(self, patch: Patch) -> str:
         """What went wrong, or nothing."""
+        # One line around is enough: what a fault changes must be there to the letter, its neighbours may move.
         command = ["git", "apply", "--whitespace=nowarn", "-C1", "-"]
         # Outside of any repository, or git would look for the files there.
         env = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.root.parent), "GIT_DIR": str(self.root / "none")}
@@ -123,25 +138,48 @@ class Copy:
             else:
                 (self.root / name).write_bytes(clean)
 
-    def test(self, tests: Iterable[str], seconds: int = SECONDS) -> tuple[int | None, str]:
-        """pytest's status (None: too slow) and output."""
-        # No bytecode: a patch may keep size and second of a file, and Python would run what it compiled before.
-        env = os.environ | {"PYTHONPATH": str(self.root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-rfE", "--tb=line", "-p", "no:randomly", *tests]
-        try:
-            done = subprocess.run(
-                command, cwd=self.root, env=env, text=True, capture_output=True, timeout=seconds, check=False
-            )
-        except subprocess.TimeoutExpired as slow:
-            return None, slow.stdout.decode("utf-8", "replace") if isinstance(slow.stdout, bytes) else ""
-        return done.returncode, done.stdout + done.stderr
+    def _environment(self) -> dict[str, str]:
+        # Bytecode is made once and told apart by the text it was made of: a patch may keep size and second of a file.
+        return os.environ | {"PYTHONPATH": str(self.root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def imports_itself(self) -> bool:
-        """Whether the tests really run against this copy."""
-        env = os.environ | {"PYTHONPATH": str(self.root / "src")}
-        command = [sys.executable, "-c", "import salama; print(salama.__file__)"]
-        done = subprocess.run(command, cwd=self.root, env=env, text=True, capture_output=True, check=False)
-        return done.stdout.startswith(str(self.root))
+    def start(self) -> None:
+        """Compile, and start the worker. Raises BadPatch if the tests would not run against this copy."""
+        where = "import salama; print(salama.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-c", where],
+            cwd=self.root,
+            env=self._environment(),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if not done.stdout.startswith(str(self.root)):
+            raise BadPatch("the tests would run against another copy of salama than the patched one")
+        for name in ("src", "tests"):
+            compileall.compile_dir(
+                self.root / name, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+            )
+        self._worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.sabotage.worker"],
+            cwd=self.root, env=self._environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        if self._worker is not None:
+            self._worker.communicate()
+
+    def test(self, tests: Iterable[str], seconds: int = SECONDS) -> Ran:
+        """Run pytest."""
+        assert self._worker is not None and self._worker.stdin is not None and self._worker.stdout is not None
+        output = self.root / "output"
+        output.unlink(missing_ok=True)
+        self._worker.stdin.write(json.dumps({"tests": list(tests), "output": str(output), "seconds": seconds}) + "\n")
+        self._worker.stdin.flush()
+        answer = self._worker.stdout.readline()
+        if not answer:
+            raise BadPatch("the worker that runs the tests has ended")
+        said = output.read_text("utf-8", "replace") if output.exists() else ""
+        return Ran(output=said, **json.loads(answer))
 
 
 def unnoticed(patch: Patch, output: str) -> list[str]:
@@ -157,53 +195,70 @@ def judge(copy: Copy, patch: Patch) -> Result:
     """Apply, test, put back."""
     began = time.monotonic()
 
-    def result(problem: str = "", output: str = "") -> Result:
-        return Result(patch, time.monotonic() - began, problem, output)
+    def result(problem: str, ran: Ran) -> Result:
+        return Result(patch, time.monotonic() - began, ran.cpu, problem, ran.output)
 
     refusal = copy.apply(patch)
     try:
         if refusal:
-            return result("does not apply", refusal)
-        status, output = copy.test(patch.tests)
-        if status is None:
-            return result(f"not done in {SECONDS} s", output)
-        if status == 0:
-            return result("NOT NOTICED", output)
-        if status != 1:
-            return result(f"pytest ended with status {status}", output)
-        missed = unnoticed(patch, output)
-        return result(f"not noticed by {', '.join(missed)}" if missed else "", output)
+            return result("does not apply", Ran(None, 0.0, refusal))
+        ran = copy.test(patch.tests)
+        if ran.status is None:
+            return result(f"not done in {SECONDS} s", ran)
+        if ran.status == 0:
+            return result("NOT NOTICED", ran)
+        if ran.status != 1:
+            return result(f"pytest ended with status {ran.status}", ran)
+        missed = unnoticed(patch, ran.output)
+        return result(f"not noticed by {', '.join(missed)}" if missed else "", ran)
     finally:
         copy.restore(patch)
 
 
 def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
     """Judge all, ``jobs`` at a time; prints as it goes."""
-    with tempfile.TemporaryDirectory(prefix="salama-sabotage-") as directory:
-        copies: SimpleQueue[Copy] = SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="salama-sabotage-") as directory, ThreadPoolExecutor(jobs) as pool:
         made = [Copy(_made(Path(directory) / str(number))) for number in range(jobs)]
-        if not made[0].imports_itself():
-            raise BadPatch("the tests would run against another copy of salama than the patched one")
-        tests = sorted({test for patch in patches for test in patch.tests})
-        print(f"{len(patches)} faults; first their {len(tests)} tests without any of them", flush=True)
-        status, output = made[0].test(tests, 3 * SECONDS)
-        if status != 0:
-            print(output[-4000:])
-            raise BadPatch("a named test does not exist or is red without a patch")
-        for copy in made:
-            copies.put(copy)
-
-        def one(patch: Patch) -> Result:
-            copy = copies.get()
-            try:
-                done = judge(copy, patch)
-            finally:
+        try:
+            list(pool.map(Copy.start, made))
+            _clean_run(patches, made, pool)
+            copies: SimpleQueue[Copy] = SimpleQueue()
+            for copy in made:
                 copies.put(copy)
-            print(f"  {patch.name:<42} {done.seconds:5.1f} s  {done.problem or 'noticed'}", flush=True)
-            return done
 
-        with ThreadPoolExecutor(jobs) as pool:
+            def one(patch: Patch) -> Result:
+                copy = copies.get()
+                try:
+                    done = judge(copy, patch)
+                finally:
+                    copies.put(copy)
+                verdict = done.problem or "noticed"
+                print(f"  {patch.name:<42} {done.seconds:5.1f} s, {done.cpu:4.1f} of cpu  {verdict}", flush=True)
+                return done
+
             return list(pool.map(one, patches))
+        finally:
+            for copy in made:
+                copy.stop()
+
+
+def _clean_run(patches: Sequence[Patch], copies: Sequence[Copy], pool: ThreadPoolExecutor) -> None:
+    """The named tests without any fault. Raises BadPatch unless they are green."""
+    tests = sorted({test for patch in patches for test in patch.tests})
+    print(f"{len(patches)} faults; first their {len(tests)} tests without any of them", flush=True)
+    began = time.monotonic()
+    # Dealt out by file, so that a fixture of a file is made once.
+    files = sorted({test.partition("::")[0] for test in tests})
+    shares = [set(files[number :: len(copies)]) for number in range(len(copies))]
+    runs = [
+        pool.submit(copy.test, [test for test in tests if test.partition("::")[0] in share], 5 * SECONDS)
+        for copy, share in zip(copies, shares, strict=True) if share
+    ]  # fmt: skip
+    for ran in [run.result() for run in runs]:
+        if ran.status != 0:
+            print(ran.output[-4000:])
+            raise BadPatch("a named test does not exist or is red without a patch")
+    print(f"  green, {time.monotonic() - began:.1f} s", flush=True)
 
 
 def check(patches: Sequence[Patch]) -> int:
@@ -237,7 +292,10 @@ def show(results: Sequence[Result]) -> int:
     for result in results:
         mark = "noticed" if not result.problem else result.problem.upper()
         print(f"{result.patch.name:<{width}}  {result.patch.promise}  [{mark}]")
-    print(f"\n{len(results) - len(bad)} of {len(results)} faults noticed")
+    cpu = sum(result.cpu for result in results)
+    print(
+        f"\n{len(results) - len(bad)} of {len(results)} faults noticed; their tests took {cpu:.0f} s of processor time"
+    )
     return 1 if bad else 0
 
 
