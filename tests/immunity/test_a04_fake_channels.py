@@ -6,8 +6,8 @@ weeks, with a task, a record and a check at every block, until they stalled.
 Defence: node/openings.py:Openings.open_received counts openings before it does anything that waits, and judges the
 offer before keys or addresses are spent on it; MAX_OPENINGS, MAX_OPENINGS_PER_PEER and MAX_UNFUNDED bound what peers
 without a funded channel may hold; channel/policy.py:Policy.max_pending_per_peer bounds each; a script that an
-abandoned opening leaves over goes to the next one; node/node.py:Node.has_channel lets only funded channels make a
-connection privileged.
+abandoned opening leaves over goes to the next one; node/switchboard.py:Switchboard.has_channel lets only funded
+channels make a connection privileged.
 
 Not covered: whoever holds all MAX_UNFUNDED places keeps other unknown peers from opening for up to 2016 blocks.
 """
@@ -30,8 +30,8 @@ from salama.bitcoin.chain_events import BlockConnected
 from salama.channel.events import BlockArrived
 from salama.channel.state import Channel, Confirmation
 from salama.node import openings as node_openings
-from salama.node.node import Node
 from salama.node.openings import MAX_OPENINGS_PER_PEER
+from salama.node.switchboard import Switchboard
 from salama.storage import queries
 from salama.testing.graphs import unsigned_node_id
 from salama.testing.pair import START
@@ -110,11 +110,11 @@ def test_only_a_funded_channel_makes_a_stranger_a_friend(tmp_path: Path) -> None
     async def story(node: Registry) -> None:
         stranger = Stranger("one")
         await node.opened(stranger, outpoint(1))
-        seen = SimpleNamespace(channels=node.channels)
-        assert not Node.has_channel(seen, stranger.node_id)  # type: ignore[arg-type]
+        seen = SimpleNamespace(_channels=node.channels)
+        assert not Switchboard.has_channel(seen, stranger.node_id)  # type: ignore[arg-type]
         (actor,) = node.channels.by_id.values()
         await funded(node, actor)
-        assert Node.has_channel(seen, stranger.node_id)  # type: ignore[arg-type]
+        assert Switchboard.has_channel(seen, stranger.node_id)  # type: ignore[arg-type]
 
     Registry.run(tmp_path, story)
 

@@ -3,26 +3,32 @@
 What failed: whoever lets a channel be used before its funding is in a block can be paid with money that is then spent
 elsewhere.
 
-Defence: it is off: channel/policy.py:Policy.zero_conf_peers is empty, then node/node.py:features_of does not offer it
-and channel/opening_rules.py:trust refuses its type. For the peers that are named there, channel/limits.py:beyond_trust
-fails every HTLC that would leave us with more than Policy.zero_conf_cap in a channel that is not deep enough yet;
-channel/opening.py:first_record waits for at least one confirmation in every other channel, and
-channel/confirming.py:receive_announcement keeps announcements that come before their time aside.
+Defence: it is off: channel/policy.py:Policy.zero_conf_peers is empty, then node/features.py:features_of does not
+offer it and channel/opening_rules.py:trust refuses its type. For the peers that are named there,
+channel/limits.py:beyond_trust fails every HTLC that would leave us with more than Policy.zero_conf_cap, what we have
+offered and may get back included, in a channel that is not deep enough yet; node/openings.py:Openings takes no second
+channel of such a peer meanwhile. The same rule with a cap of zero holds in every channel whose funding a
+reorganisation took back. channel/opening.py:first_record waits for at least one confirmation in every other channel,
+and channel/confirming.py:receive_announcement keeps announcements that come before their time aside.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from salama.base.ids import ShortChannelId
+from immunity_world import Registry, Stranger, outpoint
+
+from salama.base.ids import ChannelId, ShortChannelId
 from salama.base.units import Sat
 from salama.bitcoin.script import p2wpkh
-from salama.channel.events import CloseChannel, FailHtlc, HtlcFailed, Send, SettleHtlc
+from salama.channel.events import CloseChannel, FailHtlc, FundingUnconfirmed, HtlcFailed, Send, SettleHtlc
 from salama.channel.limits import room_of_trust
 from salama.channel.opening import accept_inbound, open_channel
+from salama.channel.opening_rules import ANCHOR_ALIAS_ZERO_TYPE
 from salama.channel.policy import DEFAULT_POLICY
 from salama.channel.state import Channel, Opening, OpeningStage, Phase
-from salama.node.node import features_of
+from salama.node.features import features_of
 from salama.testing.pair import End, Pair, hash_of, preimage_of
 from salama.wire.features import (
     OPTION_ANCHORS,
@@ -109,6 +115,34 @@ def test_one_channel_at_a_time_is_trusted() -> None:
     assert isinstance(again.state, Opening) and "waits for its funding" in again.state.reason
 
 
+def test_a_channel_in_use_still_waits_for_its_funding(tmp_path: Path) -> None:
+    """Else each further one would be trusted with the whole cap again."""
+
+    async def story(node: Registry) -> None:
+        peer = node.meets(stranger)
+        named = frozenset((str(stranger.node_id),))
+        node.channels.policy = replace(node.channels.policy, zero_conf_peers=named)
+        node.channels.our_features = peer.features = ALIASED
+        for number in range(2):
+            offer = replace(stranger.offers(node.channels.signer.node_id, number), channel_type=ANCHOR_ALIAS_ZERO_TYPE)
+            stranger.state = replace(stranger.state, open=offer)  # type: ignore[type-var]
+            await node.channels.open_received(stranger.node_id, offer)
+            if number == 0:
+                await node.hears(stranger, stranger.names_funding(peer.last(AcceptChannel), outpoint(1)))
+                await node.hears(stranger, ready)
+        (actor,) = node.channels.by_id.values()
+        assert actor.record is not None and actor.record.phase is Phase.NORMAL
+        assert ["waits for its funding" in one for one in peer.errors] == [True]
+
+    stranger = Stranger("trusted")
+    ready = ChannelReady(
+        channel_id=ChannelId.v1(outpoint(1)),
+        second_per_commitment_point=stranger.signer.channel_keys(0).second_point,
+        short_channel_id=ShortChannelId(7),
+    )
+    Registry.run(tmp_path, story)
+
+
 def test_a_channel_of_a_trusted_peer_works_at_once_up_to_the_cap() -> None:
     pair = trusting(push=20_000_000)
     alice, bob = pair.alice, pair.bob
@@ -138,6 +172,52 @@ def test_a_channel_of_a_trusted_peer_works_at_once_up_to_the_cap() -> None:
     bob.adds(60_000_000)
     pair.settle()
     assert not alice.pending[0].must_fail, "the opener trusts itself"
+
+
+def test_what_is_on_its_way_out_may_come_back_and_counts() -> None:
+    """Else the peer refuses what we offered it once we have taken as much again."""
+    pair = trusting()
+    alice, bob = pair.alice, pair.bob
+    alice.adds(CAP)
+    pair.settle()
+    decides(bob, 0, pays=True)
+    pair.settle()
+    bob.adds(60_000_000)
+    pair.settle()
+    alice.adds(60_000_000)
+    pair.settle()
+    assert room_of_trust(bob.record, bob.env) == 0 and bob.pending[1].must_fail
+    bob.fails_all()
+    alice.settles_all()
+    pair.settle()
+    alice.adds(60_000_000, 1)
+    pair.settle()
+    assert [bob.pending[n].must_fail for n in (2, 3)] == [False, True], "what was paid out is no risk any more"
+
+
+def test_a_reorganisation_that_takes_the_funding_away_takes_the_trust_away() -> None:
+    """Until it is as deep again as it had to be at first: whoever can do that can also spend it elsewhere."""
+    pair = Pair.opened()
+    alice, bob = pair.alice, pair.bob
+    alice.adds(1_000_000)
+    pair.settle()
+    for end in (alice, bob):
+        end.does(FundingUnconfirmed())
+    alice.adds(2_000_000)
+    bob.adds(3_000_000)
+    pair.settle()
+    assert bob.pending[1].must_fail and not bob.pending[0].must_fail
+    assert not alice.pending[0].must_fail, "the opener can take nothing from itself"
+    assert room_of_trust(bob.record, bob.env) == 0 and room_of_trust(alice.record, alice.env) is None
+    depth = bob.record.params.minimum_depth
+    pair.confirms(depth - 1)
+    alice.adds(4_000_000)
+    pair.settle()
+    assert bob.pending[2].must_fail
+    pair.mines(1)
+    alice.adds(5_000_000)
+    pair.settle()
+    assert not bob.pending[3].must_fail and room_of_trust(bob.record, bob.env) is None
 
 
 def test_confirmations_end_the_cap() -> None:

@@ -2,9 +2,9 @@
 
 What failed: a peer that begins to build a transaction with us learns our coins, locks them, or keeps us adding inputs.
 
-Defence: dual funding and splicing are not built: node/node.py:FEATURES offers neither, node/node.py:Node.message
-answers an open_channel2 with an error, and channel/step.py refuses every message of the construction without touching
-the wallet.
+Defence: dual funding and splicing are not built: node/features.py:FEATURES offers neither,
+node/switchboard.py:Switchboard.message answers an open_channel2 with an error, and channel/step.py refuses every
+message of the construction without touching the wallet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from immunity_world import sample
 from salama.base.ids import ChannelId
 from salama.channel.events import RequestFunding, Send
 from salama.channel.state import Phase
-from salama.node.node import FEATURES, Node
+from salama.node.features import FEATURES
+from salama.node.switchboard import Switchboard
 from salama.testing.pair import Pair
 from salama.wire import interactive_tx, updates
 from salama.wire.features import OPTION_DUAL_FUND, OPTION_SPLICE
@@ -49,10 +50,11 @@ def test_neither_is_offered() -> None:
 def test_an_opening_of_version_two_is_answered_with_an_error(kind: Any) -> None:
     sent: list[Any] = []
     peer: Any = SimpleNamespace(node_id=b"\x02" * 33, send=sent.append)
-    node: Any = SimpleNamespace(channels=SimpleNamespace(message=lambda *_: False))
-    node._channel_message = lambda *args: Node._channel_message(node, *args)
+    parts: Any = SimpleNamespace(message=lambda *_: False)
+    board = Switchboard(parts, lambda: 0.0)
+    board.join(parts, parts, parts, parts)
     message = replace(sample(kind), temporary_channel_id=ChannelId(b"\x07" * 32))
-    Node.message(node, peer, message)
+    board.message(peer, message)
     assert [(type(m), m.channel_id) for m in sent] == [(Error, message.temporary_channel_id)]
 
 

@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "payments"))
 from payment_world import invoice
 
 from salama.base.ids import BlockHash, ChannelId
-from salama.node.node import Node
-from salama.node.quiet_log import LINES_PER_MINUTE, QuietLog
+from salama.node.quiet_log import LINES_PER_MINUTE
+from salama.node.switchboard import Switchboard
 from salama.storage.errors import StorageFault
 from salama.storage.journal import Journal
 from salama.storage.writes import INVOICE
@@ -83,14 +83,15 @@ def test_h2_the_largest_that_is_answered(wanted: int, answered: int) -> None:
 def test_h3_a_peers_words_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     clock = [0.0]
-    words = QuietLog(logging.getLogger("salama.node"), lambda: clock[0])
-    node: Any = SimpleNamespace(words=words, channels=SimpleNamespace(message=lambda *_: True))
+    parts: Any = SimpleNamespace(message=lambda *_: True)
+    board = Switchboard(parts, lambda: clock[0])
+    board.join(parts, parts, parts, parts)
     peer: Any = SimpleNamespace(node_id=b"\x02" * 33)
     for minute in range(3):
         clock[0] = 60.0 * minute
         for n in range(2000):
-            Node.message(
-                node, peer, Warning(channel_id=ChannelId(b"\x01" * 32), data=b"\n\x1b[2J" + bytes([n % 256]) * 5000)
+            board.message(
+                peer, Warning(channel_id=ChannelId(b"\x01" * 32), data=b"\n\x1b[2J" + bytes([n % 256]) * 5000)
             )
     assert 2 * LINES_PER_MINUTE < len(caplog.records) <= 3 * (LINES_PER_MINUTE + 1)
     lines = [record.getMessage() for record in caplog.records]

@@ -20,7 +20,7 @@ from salama.crypto.secp256k1 import ecdh, public_key
 from salama.invoices import bolt11
 from salama.net.tcp import Connection, connect
 from salama.node.addresses import parse_host_port
-from salama.node.node import FEATURES
+from salama.node.features import FEATURES
 from salama.node.seed import load_or_make_seed
 from salama.signer.local import LocalSigner
 from salama.testing.network import LocalNetwork, LocalNode, until

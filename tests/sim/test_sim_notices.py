@@ -5,7 +5,7 @@ from dataclasses import replace
 from salama.channel.events import HtlcCommitted, PreimageLearned
 from salama.node import channel_actor, channels, payments
 from salama.node.actor import Actor
-from salama.node.node import Node
+from salama.node.switchboard import Switchboard
 from salama.payments.records import PutInvoice
 from salama.sim.director import Size
 from salama.sim.run import run_seed
@@ -86,13 +86,13 @@ def test_a_node_that_keeps_a_preimage_in_memory_only(monkeypatch):
 
 
 def test_a_node_that_drops_a_preimage_on_its_way_to_the_payments(monkeypatch):
-    handed_over = Node.handed_over
+    handed_over = Switchboard.handed_over
 
     def deaf(self, handoff):
         if not isinstance(handoff, PreimageLearned):
             handed_over(self, handoff)
 
-    monkeypatch.setattr(Node, "handed_over", deaf)
+    monkeypatch.setattr(Switchboard, "handed_over", deaf)
     assert _first_problem()
 
 

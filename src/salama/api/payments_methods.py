@@ -11,7 +11,7 @@ from salama.base.machine import CommandRefused
 from salama.base.units import Msat
 from salama.crypto.hashes import sha256
 from salama.invoices import bolt11
-from salama.node.node import FEATURES
+from salama.node.features import FEATURES
 from salama.payments.records import ForwardStatus, Invoice, Payment, PutInvoice
 from salama.storage import queries
 from salama.wire.features import BASIC_MPP, Context
@@ -43,7 +43,7 @@ class PaymentMethods(Area):
                 description=params.description,
                 expiry=params.expiry,
                 min_final_cltv_expiry=FINAL_CLTV,
-                route_hints=node.route_hints(),
+                route_hints=node.switchboard.route_hints(),
                 features=FEATURES.only(Context.INVOICE),
             ),
             node.signer.sign_recoverable,

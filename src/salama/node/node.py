@@ -6,24 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from salama.base.ids import BlockHash, ChannelId, NodeId
-from salama.base.machine import CommandRefused, Event
+from salama.base.ids import BlockHash
+from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
-from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
-from salama.channel.policy import Policy
-from salama.channel.state import Channel, ChannelRecord, Phase
+from salama.channel.state import ChannelRecord
 from salama.gossip.events import BlockArrived, BlockRemoved
-from salama.gossip.events import MessageReceived as GossipReceived
-from salama.gossip.events import PeerGone as GossipPeerGone
-from salama.gossip.events import PeerReady as GossipPeerReady
-from salama.invoices.bolt11 import HintHop
 from salama.node.addresses import parse_host_port
 from salama.node.backup import BIRTHDAY, Backups
 from salama.node.cap import cap_of
 from salama.node.chain import TIP, Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
 from salama.node.config import Config
+from salama.node.features import features_of
 from salama.node.fees import KEY as RELAY_TERMS
 from salama.node.fees import Change, RelayTerms
 from salama.node.graph import GossipActor, node_addresses
@@ -33,15 +28,15 @@ from salama.node.news import News
 from salama.node.onchain import Onchain
 from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
-from salama.node.payments import Committed, PaymentsActor
-from salama.node.peers import Peer, Peers, short
+from salama.node.payments import PaymentsActor
+from salama.node.peers import Peers, short
 from salama.node.psbts import Psbts
-from salama.node.quiet_log import QuietLog
 from salama.node.recover import prepare
 from salama.node.rescan import block_before
 from salama.node.spending import Spending
+from salama.node.switchboard import Switchboard
 from salama.node.wallet import WalletActor
-from salama.payments.events import HandoffArrived, OfferRefused, Ticked
+from salama.payments.events import HandoffArrived, Ticked
 from salama.routing.scoring import Scorer
 from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
@@ -49,93 +44,20 @@ from salama.storage import queries
 from salama.storage.backup import BackupKey
 from salama.storage.writes import LEDGER_BEGUN, BeginLedger, ForgetOnions, PutKeyValue
 from salama.transport.noise import StaticKey
-from salama.transport.session import printable
 from salama.wallet.coins import new_wallet
 from salama.wire import (
-    ALL_CHANNELS,
-    ChannelAnnouncement,
-    ChannelUpdate,
-    Error,
-    GossipTimestampFilter,
     Init,
-    Message,
-    NodeAnnouncement,
-    OpenChannel,
-    QueryChannelRange,
-    QueryShortChannelIds,
-    ReplyChannelRange,
-    ReplyShortChannelIdsEnd,
-    Warning,
 )
-from salama.wire.features import (
-    BASIC_MPP,
-    GOSSIP_QUERIES,
-    OPTION_ANCHORS,
-    OPTION_CHANNEL_TYPE,
-    OPTION_DATA_LOSS_PROTECT,
-    OPTION_SCID_ALIAS,
-    OPTION_SHUTDOWN_ANYSEGWIT,
-    OPTION_SIMPLE_CLOSE,
-    OPTION_STATIC_REMOTEKEY,
-    OPTION_SUPPORT_LARGE_CHANNEL,
-    OPTION_UPFRONT_SHUTDOWN_SCRIPT,
-    OPTION_ZEROCONF,
-    PAYMENT_SECRET,
-    VAR_ONION_OPTIN,
-    Context,
-    Features,
-)
+from salama.wire.features import Context, Features
 
 log = logging.getLogger("salama.node")
 
-FEATURES = Features.of(
-    mandatory=(
-        OPTION_DATA_LOSS_PROTECT,
-        VAR_ONION_OPTIN,
-        OPTION_STATIC_REMOTEKEY,
-        PAYMENT_SECRET,
-        OPTION_CHANNEL_TYPE,
-    ),
-    optional=(
-        OPTION_UPFRONT_SHUTDOWN_SCRIPT,
-        GOSSIP_QUERIES,
-        BASIC_MPP,
-        OPTION_SUPPORT_LARGE_CHANNEL,
-        OPTION_ANCHORS,
-        OPTION_SHUTDOWN_ANYSEGWIT,
-        OPTION_SCID_ALIAS,
-        OPTION_SIMPLE_CLOSE,
-    ),
-)
-"""What we speak, in every context that BOLT 9 names; each contexts shows its part of it."""
-
-
-def features_of(policy: Policy) -> Features:
-    """What we speak with these terms: channels that are used before they confirm only where somebody is trusted."""
-    offered = set(FEATURES.bits())
-    if policy.zero_conf_peers:
-        offered.add(OPTION_ZEROCONF.odd)
-    return Features.of_bits(offered)
-
-
-GOSSIP = (
-    ChannelAnnouncement,
-    ChannelUpdate,
-    NodeAnnouncement,
-    QueryChannelRange,
-    QueryShortChannelIds,
-    ReplyChannelRange,
-    ReplyShortChannelIdsEnd,
-    GossipTimestampFilter,
-)
 GENESIS = "chain.genesis"
 TICK_SECONDS = 1.0
 STEP_SECONDS = 5.0
 """While the chain is read: how often somebody is told how far it is."""
 DEADLINE_GRACE_SECONDS = 20.0
 """After a start: how long an overdue HTLC may wait for its peer to come back. Margins are hours, not seconds."""
-MAX_HINTS = 4
-"""Unannounced channels named in an invoice: enough to be paid, few enough to scan."""
 
 
 class Node:
@@ -144,7 +66,6 @@ class Node:
     def __init__(self, config: Config, outside: Outside | None = None) -> None:
         self.config, self.outside = config, outside or Outside()
         self.started = self.outside.now()
-        self.words = QuietLog(log, self.outside.monotonic)
         self._stop = asyncio.Event()
         self.failure: BaseException | None = None
         self.listening = ""
@@ -166,7 +87,6 @@ class Node:
         self.news = News(self.journal)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
                 await self._build(tasks)
                 if on_ready is not None and not on_ready.done():
                     on_ready.set_result(None)
@@ -206,6 +126,7 @@ class Node:
         seed = outside.seed(config)
         self.signer, keys = LocalSigner(seed), WalletKeys(seed, config.network)
         self.backend = outside.backend(config)
+        self.switchboard = Switchboard(tasks, outside.monotonic)
         await self._check_backend()
         if self.recovers:
             await self._recover(seed, keys)
@@ -278,7 +199,7 @@ class Node:
             height=lambda: self.chain.height,
             channels=self.channels.views,
             by_scid=lambda: self.channels.by_scid,
-            to_channel=self._to_channel,
+            to_channel=self.switchboard.to_channel,
             chain_is_stale=lambda: bool(self.chain.trouble),
             outside=outside,
         )
@@ -290,7 +211,7 @@ class Node:
             self.channels,
             self.broadcaster,
             self.backend,
-            self,
+            self.switchboard,
             tasks,
         )
         self.mempool = MempoolWatch(
@@ -302,8 +223,9 @@ class Node:
             features=features_of(config.policy).only(Context.INIT),
             networks=(BlockHash(config.network.chain_hash),),
         )
-        self.peers = Peers(static_key, init, self, config.reconnect_seconds, outside)
-        self.channels.peers, self.channels.around = self.peers, self
+        self.peers = Peers(static_key, init, self.switchboard, config.reconnect_seconds, outside)
+        self.channels.peers, self.channels.around = self.peers, self.switchboard
+        self.switchboard.join(self.channels, self.payments, self.gossip, self.onchain)
         self.channels.chain_trouble = lambda: self.chain.trouble
         self.backups = Backups(
             config,
@@ -523,115 +445,6 @@ class Node:
         await self.channels.settled()
         await self.onchain.settled()
         await self.gossip.settled()
-
-    # --- what peers send (peers.Listeners) ----------------------------------------------------------------------------
-
-    def peer_ready(self, peer: Peer) -> None:
-        self.channels.peer_ready(peer.node_id, peer.features)
-        self.gossip.tell(GossipPeerReady(peer.node_id, peer.features))
-
-    def peer_gone(self, peer: Peer) -> None:
-        self.channels.peer_gone(peer.node_id)
-        self.gossip.tell(GossipPeerGone(peer.node_id))
-
-    def has_channel(self, node_id: NodeId) -> bool:
-        return self.channels.has_funded(node_id)
-
-    def backlog(self, peer: Peer) -> int:
-        return self.channels.backlog(peer.node_id) + self.gossip.waiting
-
-    def message(self, peer: Peer, message: Message) -> None:
-        if isinstance(message, GOSSIP):
-            self.gossip.tell(GossipReceived(peer.node_id, message))
-        elif isinstance(message, OpenChannel):
-            self._tasks.create_task(self.channels.open_received(peer.node_id, message))
-        elif isinstance(message, Error | Warning):
-            self.words.warning("%s says: %s", short(peer.node_id), printable(message.data))
-            whose = None if message.channel_id == ALL_CHANNELS else message.channel_id
-            self.channels.message(peer.node_id, whose, message)
-        else:
-            self._channel_message(peer, message)
-
-    def _channel_message(self, peer: Peer, message: Message) -> None:
-        channel_id = getattr(message, "channel_id", None) or getattr(message, "temporary_channel_id", None)
-        if channel_id is None:
-            log.debug("%s: %s ignored", short(peer.node_id), message.NAME)
-        elif not self.channels.message(peer.node_id, channel_id, message):
-            # A channel that we do not know: say so, or the peer would wait for ever (B1.08).
-            peer.send(Error(channel_id=channel_id, data=b"unknown channel"))
-
-    def route_hints(self) -> tuple[tuple[HintHop, ...], ...]:
-        """How to reach us over our unannounced channels: one hop each, on the peers' terms (B11.03)."""
-        hints: list[tuple[HintHop, ...]] = []
-        for actor in self.channels.by_id.values():
-            channel = actor.state
-            if not isinstance(channel, Channel) or channel.record.params.announce or len(hints) >= MAX_HINTS:
-                continue
-            record = channel.record
-            names = [record.our_alias, record.funding.short_channel_id]
-            policies = (self.gossip.state.peer_policy(name) for name in names if name is not None)
-            policy = next((p for p in policies if p is not None), None)
-            name = record.their_alias or record.funding.short_channel_id
-            if policy is None or name is None or int(self.channels.can_receive(channel)) == 0:
-                continue
-            hop = HintHop(
-                record.params.their_node_id,
-                name,
-                policy.fee_base_msat,
-                policy.fee_proportional_millionths,
-                policy.cltv_expiry_delta,
-            )
-            hints.append((hop,))
-        return tuple(hints)
-
-    # --- what channels report (channels.Surroundings) -----------------------------------------------------------------
-
-    def htlc_committed(self, htlc: HtlcCommitted) -> None:
-        self.payments.tell(Committed(htlc))
-
-    def offer_ended(self, effect: AddRefused | AddDropped) -> None:
-        if isinstance(effect, AddRefused):
-            self.payments.tell(OfferRefused(effect.origin, effect.code, effect.reason))
-        else:
-            self.payments.tell(
-                OfferRefused(effect.origin, "disconnected", "The peer disconnected before the HTLC was signed.")
-            )
-
-    def handed_over(self, handoff: PreimageLearned | HtlcFailed) -> None:
-        self.payments.tell(HandoffArrived(handoff))
-
-    def announce(self, announcement: Message) -> None:
-        assert isinstance(announcement, ChannelAnnouncement)
-        channel_id = self.channels.by_scid.get(announcement.short_channel_id)
-        actor = self.channels.by_id.get(channel_id) if channel_id is not None else None
-        if actor is not None and actor.record is not None:
-            self.gossip.announce(actor.record, announcement, self.channels.relay_policy(actor.record))
-
-    def channel_changed(self, channel: Channel, old: ChannelRecord | None) -> None:
-        """Tell gossip what it must know of a channel of ours."""
-        record = channel.record
-        self.onchain.channel_changed(channel)
-        if old is None or scids_of(old) != scids_of(record):
-            self.gossip.channel_known(record, scids_of(record))
-        became_ready = record.phase is Phase.NORMAL and (old is None or old.phase is not Phase.NORMAL)
-        if became_ready or (old is not None and old.their_alias != record.their_alias):
-            self.gossip.tell_peer(record, self.channels.relay_policy(record))
-        if old is not None and old.phase is Phase.NORMAL and record.phase is not Phase.NORMAL:
-            scid = record.funding.short_channel_id
-            if scid is not None and scid in self.gossip.graph:
-                self.gossip.update(record, self.channels.relay_policy(record))
-        if record.phase is Phase.CLOSED:
-            self.gossip.channel_gone(scids_of(record))
-
-    def _to_channel(self, channel_id: ChannelId, event: Event) -> None:
-        """A command of the payments for a channel; one that is gone refuses what it can no longer take."""
-        actor = self.channels.by_id.get(channel_id)
-        if actor is not None and not actor.frozen:
-            actor.tell(event)
-        elif isinstance(event, AddHtlc):
-            self.payments.tell(OfferRefused(event.origin, "channel_gone", "The channel is closed."))
-        else:
-            log.error("channel %s is gone or frozen; %s waits for a restart", channel_id, type(event).__name__)
 
 
 def first_of(faults: BaseExceptionGroup[Exception]) -> Exception:
