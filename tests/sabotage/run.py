@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,13 +191,15 @@ def unnoticed(patch: Patch, output: str) -> list[str]:
     ]
 
 
-def judge(copy: Copy, patch: Patch) -> Result:
-    """Apply, test, put back."""
+def judge(copy: Copy, patch: Patch, bad: Mapping[str, str]) -> Result:
+    """Apply, test, put back; ``bad`` says what is wrong with tests that do not work without any fault."""
     began = time.monotonic()
 
     def result(problem: str, ran: Ran) -> Result:
         return Result(patch, time.monotonic() - began, ran.cpu, problem, ran.output)
 
+    if broken := [f"{test} {bad[test]}" for test in patch.tests if test in bad]:
+        return result("; ".join(broken), Ran(None, 0.0, ""))
     refusal = copy.apply(patch)
     try:
         if refusal:
@@ -221,7 +223,7 @@ def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
         made = [Copy(_made(Path(directory) / str(number))) for number in range(jobs)]
         try:
             list(pool.map(Copy.start, made))
-            _clean_run(patches, made, pool)
+            bad = _clean_run(patches, made, pool)
             copies: SimpleQueue[Copy] = SimpleQueue()
             for copy in made:
                 copies.put(copy)
@@ -229,7 +231,7 @@ def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
             def one(patch: Patch) -> Result:
                 copy = copies.get()
                 try:
-                    done = judge(copy, patch)
+                    done = judge(copy, patch, bad)
                 finally:
                     copies.put(copy)
                 verdict = done.problem or "noticed"
@@ -242,23 +244,41 @@ def run(patches: Sequence[Patch], jobs: int) -> list[Result]:
                 copy.stop()
 
 
-def _clean_run(patches: Sequence[Patch], copies: Sequence[Copy], pool: ThreadPoolExecutor) -> None:
-    """The named tests without any fault. Raises BadPatch unless they are green."""
+def _clean_run(patches: Sequence[Patch], copies: Sequence[Copy], pool: ThreadPoolExecutor) -> dict[str, str]:
+    """What is wrong with the named tests without any fault, those alone that do not exist or are red."""
     tests = sorted({test for patch in patches for test in patch.tests})
     print(f"{len(patches)} faults; first their {len(tests)} tests without any of them", flush=True)
     began = time.monotonic()
     # Dealt out by file, so that a fixture of a file is made once.
     files = sorted({test.partition("::")[0] for test in tests})
     shares = [set(files[number :: len(copies)]) for number in range(len(copies))]
-    runs = [
-        pool.submit(copy.test, [test for test in tests if test.partition("::")[0] in share], 5 * SECONDS)
-        for copy, share in zip(copies, shares, strict=True) if share
-    ]  # fmt: skip
-    for ran in [run.result() for run in runs]:
-        if ran.status != 0:
+    dealt = [[test for test in tests if test.partition("::")[0] in share] for share in shares]
+    bad: dict[str, str] = {}
+    for found in pool.map(_red_without_fault, copies, dealt):
+        bad |= found
+    print(f"  {len(tests) - len(bad)} green, {time.monotonic() - began:.1f} s", flush=True)
+    return bad
+
+
+def _red_without_fault(copy: Copy, tests: Sequence[str]) -> dict[str, str]:
+    bad: dict[str, str] = {}
+    while left := [test for test in tests if test not in bad]:
+        ran = copy.test(left, 5 * SECONDS)
+        if ran.status == 0:
+            break
+        missing = re.findall(
+            r"^ERROR: (?:not found|file or directory not found): \S*?(tests/\S+)", ran.output, re.MULTILINE
+        )
+        found = {test: "does not exist" for test in left if test in missing}
+        if not found:
+            red = Patch("", "", tuple(left), "")
+            seen = set(unnoticed(red, ran.output))
+            found = {test: "is red without the fault" for test in left if test not in seen} if ran.status == 1 else {}
+        if not found:
             print(ran.output[-4000:])
-            raise BadPatch("a named test does not exist or is red without a patch")
-    print(f"  green, {time.monotonic() - began:.1f} s", flush=True)
+            raise BadPatch(f"the tests did not run: pytest ended with status {ran.status}")
+        bad |= found
+    return bad
 
 
 def check(patches: Sequence[Patch]) -> int:
