@@ -9,16 +9,19 @@ import pytest
 from bolt3_bench import verifies
 
 from salama.base.ids import ShortChannelId
+from salama.base.units import BlockHeight
 from salama.bitcoin.script import p2wpkh
 from salama.bitcoin.tx import Tx
 from salama.channel.confirming import unsigned_announcement
 from salama.channel.events import (
     AddDropped,
     AnnounceChannel,
+    BlockArrived,
     Broadcast,
     CloseChannel,
     Disconnect,
     ForceClose,
+    FundingConfirmed,
     FundingSpent,
     FundingUnconfirmed,
     Origin,
@@ -298,6 +301,54 @@ def test_signatures_for_something_else() -> None:
         bad[10] ^= 1
         alice.hears(replace(message, **{name: bytes(bad)}))
         assert any(isinstance(e, Disconnect) for e in alice.effects)
+
+
+def moves(end: End, tx: Tx, confirmations: int) -> None:
+    """For one side: the funding leaves its block and stands in the next one, so many blocks deep."""
+    where = end.record.funding.confirmation
+    assert where is not None
+    end.does(FundingUnconfirmed())
+    height = BlockHeight(int(where.height) + 1)
+    end.env = replace(end.env, height=BlockHeight(int(height) + confirmations - 1))
+    end.does(FundingConfirmed(tx, height, where.index), BlockArrived())
+
+
+def test_a_funding_that_moves_is_announced_anew() -> None:
+    """The signatures of before are for a name that nobody has any more: together with it they are a lie."""
+    pair = Pair.opened(announce=True)
+    assert pair.funding_tx is not None
+    before = pair.alice.record.funding.short_channel_id
+    for end in (pair.alice, pair.bob):
+        moves(end, pair.funding_tx, 5)
+    pair.settle()
+    pair.restarts(pair.alice)
+    pair.settle()
+    assert len(announced(pair.alice)) == len(announced(pair.bob)) == 1, "not deep enough yet"
+    pair.mines(1)
+    pair.settle()
+    for end in (pair.alice, pair.bob):
+        _, again = announced(end)
+        assert again.short_channel_id == end.record.funding.short_channel_id != before
+        digest = sha256d(again.signed_part)
+        assert verify(again.node_id_1, digest, again.node_signature_1)
+        assert verify(again.node_id_2, digest, again.node_signature_2)
+
+
+@pytest.mark.parametrize("first", ["alice", "bob"])
+def test_signatures_for_a_place_that_we_do_not_see_yet_are_kept(first: str) -> None:
+    """The peer hears of the other branch before we do."""
+    pair = Pair.opened(announce=True)
+    assert pair.funding_tx is not None
+    early = pair.alice if first == "alice" else pair.bob
+    late = pair.other(early)
+    moves(early, pair.funding_tx, 6)
+    pair.settle()
+    assert len(announced(late)) == 1
+    moves(late, pair.funding_tx, 6)
+    pair.settle()
+    for end in (pair.alice, pair.bob):
+        assert announced(end)[-1].short_channel_id == early.record.funding.short_channel_id
+    assert not any(isinstance(e, Disconnect) for end in (early, late) for e in end.effects)
 
 
 def test_start_up_hands_the_announcement_to_gossip_again() -> None:
