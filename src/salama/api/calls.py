@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
+from salama.api.backup_schema import BackupParams, BackupState, RecoveryState
 from salama.api.channels_schema import (
     Channels,
     ChannelsParams,
@@ -278,3 +279,11 @@ class Calls(ABC):
     async def openabort(self, opening: str) -> Done:
         """Give up a channel whose funding nobody has signed."""
         return await self.ask("openabort", OpenAbortParams(opening=opening), Done)
+
+    async def backup(self, *, write: bool = False) -> BackupState:
+        """Where the backup of the channels is, and how old; or write it now."""
+        return await self.ask("backup", BackupParams(write=write), BackupState)
+
+    async def recovery(self) -> RecoveryState:
+        """How far a recovery is: each channel, what is missing, and for how long."""
+        return await self.ask("recovery", Nothing(), RecoveryState)

@@ -24,6 +24,7 @@ from salama.node.config import Config, load_config
 from salama.node.node import Node
 from salama.node.outside import Outside
 from salama.node.seed import ask_passphrase
+from salama.storage.backup import read_sealed
 from salama.storage.errors import StorageFault
 
 log = logging.getLogger("salama.daemon")
@@ -42,7 +43,8 @@ def run_node(options: Mapping[str, Any]) -> int:
     """Run until stopped; the exit status. Expected failures are one sentence on standard error.
 
     ``options``: network, directory (None: the usual one), file (None: the directory's own), flags by name (None or
-    absent: not given), settings (``NAME=VALUE``).
+    absent: not given), settings (``NAME=VALUE``), recovers (begin in an empty directory), backup (a file to recover
+    from; None: what is at our own places, and what peers bring), peers (``NODE_ID@host:port`` that may bring it).
     """
     directory = data_directory(options.get("directory"), options["network"])
     bitcoind = ""
@@ -59,7 +61,12 @@ def run_node(options: Mapping[str, Any]) -> int:
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         log_to(config.directory, config.log_level)
-        asyncio.run(_serve(config, Outside.unlocking(ask_passphrase(directory))))
+        restore = read_sealed(Path(options["backup"])) if options.get("backup") else None
+        outside = Outside.unlocking(ask_passphrase(directory))
+        recovers = bool(options.get("recovers"))
+        former = tuple(options.get("peers", ()))
+        while asyncio.run(_serve(config, outside, recovers, restore, former)):
+            recovers = False
     except CommandRefused as refused:
         return _complain(refused.reason, refused.remedy)
     except BackendUnavailable as error:
@@ -118,8 +125,12 @@ def _rest_the_collector() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-async def _serve(config: Config, outside: Outside) -> None:
+async def _serve(
+    config: Config, outside: Outside, recovers: bool, restore: bytes | None, former: tuple[str, ...]
+) -> bool:
+    """Run one node to its end; whether it wants to start again."""
     node = Node(config, outside)
+    node.recovers, node.restore, node.former_peers = recovers, restore, former
     loop = asyncio.get_running_loop()
     stop_on_signals(node.stop)
     node.on_step = tell_step
@@ -129,7 +140,7 @@ async def _serve(config: Config, outside: Outside) -> None:
     await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         await running
-        return
+        return node.starts_again
     server = RpcServer(config.socket, Methods(node).handlers())
     await server.start()
     try:
@@ -144,5 +155,6 @@ async def _serve(config: Config, outside: Outside) -> None:
         print(json.dumps(line), flush=True)
         notify("READY=1\nSTATUS=ready")
         await running
+        return node.starts_again
     finally:
         await server.stop()

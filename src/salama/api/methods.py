@@ -4,6 +4,7 @@ here.
 
 from __future__ import annotations
 
+from salama.api.backup_methods import BackupMethods
 from salama.api.channels_methods import ChannelMethods
 from salama.api.funding_methods import FundingMethods
 from salama.api.node_methods import NodeMethods
@@ -14,7 +15,9 @@ from salama.api.server import Handler
 from salama.api.wallet_methods import WalletMethods
 
 
-class Methods(NodeMethods, WalletMethods, ChannelMethods, PaymentMethods, OnchainMethods, FundingMethods):
+class Methods(
+    NodeMethods, WalletMethods, ChannelMethods, PaymentMethods, OnchainMethods, FundingMethods, BackupMethods
+):
     """The methods of one node. A method of the schema is a method of the same name here, in the class of its area."""
 
     def handlers(self) -> dict[str, Handler]:

@@ -8,6 +8,7 @@ do in ``<area>_methods``. A new area is one line here and one in ``methods``. Am
 from __future__ import annotations
 
 from salama.api import (
+    backup_schema,
     channels_schema,
     funding_schema,
     node_schema,
@@ -26,6 +27,7 @@ AREAS: tuple[tuple[Method, ...], ...] = (
     payments_schema.METHODS,
     onchain_schema.METHODS,
     funding_schema.METHODS,
+    backup_schema.METHODS,
 )
 METHODS: dict[str, Method] = {method.name: method for area in AREAS for method in area}
 ALIASES: dict[str, str] = {alias: m.name for m in METHODS.values() for alias in m.aliases}

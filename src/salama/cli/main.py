@@ -11,11 +11,10 @@ from salama import __version__
 from salama.api.schema import ALIASES, AREAS, METHODS, area_name
 from salama.cli.doctor import COMMANDS as DOCTOR_COMMANDS
 from salama.cli.methods import method_command
-from salama.cli.options import Refusal
+from salama.cli.options import Refusal, run_options
+from salama.cli.recovery import COMMANDS as RECOVERY_COMMANDS
 from salama.cli.seed import COMMANDS as SEED_COMMANDS
 from salama.demo import SCRIPTS
-
-NETWORKS = ("regtest", "signet", "testnet4", "mainnet")
 
 
 class _Commands(click.Group):
@@ -51,24 +50,14 @@ def salama() -> None:
 
 
 for _method in METHODS.values():
-    if _method.name != "decode":  # works without a node: see below
+    if _method.name not in ("decode", "backup"):  # they have more to offer: see below
         salama.add_command(method_command(_method))
-for _command in (*SEED_COMMANDS, *DOCTOR_COMMANDS):
+for _command in (*SEED_COMMANDS, *DOCTOR_COMMANDS, *RECOVERY_COMMANDS):
     salama.add_command(_command)
 
 
 @salama.command()
-@click.option(
-    "--network", type=click.Choice(NETWORKS), required=True, envvar="SALAMA_NETWORK", help="Which Bitcoin network."
-)
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK.")
-@click.option("--config", "file", type=click.Path(), help="Settings file; default salama.toml in the data directory.")
-@click.option("--listen", help="HOST:PORT for peers, `none` for none; default 127.0.0.1 and the network's port.")
-@click.option("--alias", help="Name that the network sees.")
-@click.option("--bitcoind", help="JSON-RPC of bitcoind or `salama devnet`; default http://127.0.0.1 and its port.")
-@click.option("--cookie", type=click.Path(), help="bitcoind's cookie file.")
-@click.option("--mainnet-cap", help="Most that may stand in channels on mainnet; default 0.01btc.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`.")
+@run_options
 def run(**options: Any) -> None:
     """Start a node and run until it is told to stop.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -12,6 +14,35 @@ from salama.api.places import SOCKET_NAME
 from salama.api.places import data_directory as data_directory
 from salama.api.places import default_network as default_network
 from salama.base.machine import CommandRefused
+
+NETWORKS = ("regtest", "signet", "testnet4", "mainnet")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(command: F) -> F:
+    """The options of whatever starts a node."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+_RUN_OPTIONS = (
+    click.option(
+        "--network", type=click.Choice(NETWORKS), required=True, envvar="SALAMA_NETWORK", help="Which Bitcoin network."
+    ),
+    click.option(
+        "--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK."
+    ),
+    click.option(
+        "--config", "file", type=click.Path(), help="Settings file; default salama.toml in the data directory."
+    ),
+    click.option("--listen", help="HOST:PORT for peers, `none` for none; default 127.0.0.1 and the network's port."),
+    click.option("--alias", help="Name that the network sees."),
+    click.option("--bitcoind", help="JSON-RPC of bitcoind or `salama devnet`; default http://127.0.0.1 and its port."),
+    click.option("--cookie", type=click.Path(), help="bitcoind's cookie file."),
+    click.option("--mainnet-cap", help="Most that may stand in channels on mainnet; default 0.01btc."),
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`."),
+)
 
 
 class Refusal(Exception):

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from salama.base.machine import CommandRefused
 from salama.cli.options import Refusal, data_directory, default_network
+
+if TYPE_CHECKING:
+    from salama.node.seed_file import Seed
 
 F = Callable[..., None]
 
@@ -41,29 +45,39 @@ def init(count: str, restore: bool, birthday: str, extension: bool, sealed: bool
     from standard input.
     """
     from salama.node import seed as seeds
-    from salama.node.seed_file import MalformedSeed, Seed
 
     where = data_directory(directory, network)
-    with _refusing():
+    with refusing():
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
         if (where / seeds.FILE_NAME).exists():
             raise CommandRefused("seed_exists", f"There is a seed in {where} already.", "Choose another directory.")
         if birthday and not restore:
             raise CommandRefused("bad_birthday", "New words are born today.", "Leave --birthday away.")
-        born = _birthday(birthday)
-        words = " ".join(_ask("Words").lower().split()) if restore else ""
-        extra = _ask_twice("BIP 39 passphrase") if extension else ""
-        passphrase = _ask_twice("Passphrase of the seed") if sealed else ""
-        if sealed and not passphrase:
-            raise CommandRefused("bad_passphrase", "A seal needs a passphrase.")
-        try:
-            made = Seed(words, extra, born, True) if restore else seeds.new_seed(int(count), extra)
-        except MalformedSeed as wrong:
-            raise CommandRefused("bad_seed", f"These are no valid words: {wrong}.", "Check each of them.") from None
+        made, passphrase = take_words(int(count), restore, birthday, extension, sealed)
         seeds.write_seed(where, made, passphrase)
     click.echo(f"{'Restored' if restore else 'Made'}: {where / seeds.FILE_NAME}")
     if not restore:
         click.echo("`salama words` shows the words; write them down before there is money on them.")
+
+
+def take_words(count: int, restore: bool, birthday: str, extension: bool, sealed: bool) -> tuple[Seed, str]:
+    """New words, or those that somebody types; and the passphrase to seal them under, empty for none.
+
+    Raises CommandRefused.
+    """
+    from salama.node.seed import new_seed
+    from salama.node.seed_file import MalformedSeed, Seed
+
+    born = _birthday(birthday)
+    words = " ".join(_ask("Words").lower().split()) if restore else ""
+    extra = _ask_twice("BIP 39 passphrase") if extension else ""
+    passphrase = _ask_twice("Passphrase of the seed") if sealed else ""
+    if sealed and not passphrase:
+        raise CommandRefused("bad_passphrase", "A seal needs a passphrase.")
+    try:
+        return Seed(words, extra, born, True) if restore else new_seed(count, extra), passphrase
+    except MalformedSeed as wrong:
+        raise CommandRefused("bad_seed", f"These are no valid words: {wrong}.", "Check each of them.") from None
 
 
 @click.command()
@@ -78,8 +92,8 @@ def words(yes: bool, directory: str, network: str) -> None:
         click.echo("Whoever reads these words owns the money. Is nobody looking, and nothing recording?", err=True)
         if _ask("Type yes to see them").strip().lower() != "yes":
             sys.exit(1)
-    with _refusing():
-        found = seeds.load_seed(where, _passphrase(where))
+    with refusing():
+        found = seeds.load_seed(where, open_passphrase(where))
     for number, word in enumerate(found.words.split(), 1):
         click.echo(f"{number:>2} {word}")
     if found.extension:
@@ -96,8 +110,8 @@ def passphrase(remove: bool, directory: str, network: str) -> None:
     from salama.node import seed as seeds
 
     where = data_directory(directory, network)
-    with _refusing():
-        old = _passphrase(where)
+    with refusing():
+        old = open_passphrase(where)
         seeds.load_seed(where, old)  # before a new one is asked for
         new = "" if remove else _ask_twice("New passphrase")
         if not remove and not new:
@@ -109,7 +123,7 @@ def passphrase(remove: bool, directory: str, network: str) -> None:
 COMMANDS = (init, words, passphrase)
 
 
-class _refusing:
+class refusing:
     """Turns a refusal into a sentence on standard error."""
 
     def __enter__(self) -> None:
@@ -139,7 +153,7 @@ def _ask_twice(what: str) -> str:
     return first
 
 
-def _passphrase(where: Path) -> str:
+def open_passphrase(where: Path) -> str:
     """That of a sealed seed: as the node takes it, else from standard input."""
     from salama.node import seed as seeds
     from salama.node.seed_file import Sealed

@@ -58,6 +58,25 @@ class DatabaseBehind(StorageFault):
         )
 
 
+def places_of(config: Config) -> tuple[Path, ...]:
+    """Where the backup of a node is kept: beside the database first, then its copies."""
+    copies = (place / BACKUP_NAME if place.is_dir() else place for place in config.backup_copies)
+    return (config.directory / BACKUP_NAME, *copies)
+
+
+def found_at(places: Iterable[Path], key: BackupKey) -> list[StaticBackup]:
+    """Every backup of ours at ``places``; what cannot be read is told of."""
+    found = []
+    for path in places:
+        try:
+            found.append(read_backup(path, key))
+        except FileNotFoundError:
+            continue
+        except (BackupUnusable, OSError) as fault:
+            log.error("%s: %s", path, fault)
+    return found
+
+
 class Backups:
     """The backup of one node and its copies."""
 
@@ -73,8 +92,8 @@ class Backups:
         outside: Outside,
     ) -> None:
         self.key, self.journal = key, journal
-        self.path = config.directory / BACKUP_NAME
-        self.copies = tuple(place / BACKUP_NAME if place.is_dir() else place for place in config.backup_copies)
+        self.path, *copies = places_of(config)
+        self.copies = tuple(copies)
         self.failed: dict[Path, str] = dict.fromkeys(self.copies, "not written yet")
         """Copies that could not be written, and why."""
         self.latest: StaticBackup | None = None
@@ -110,11 +129,14 @@ class Backups:
                 if path == self.path:
                     self.latest = found
 
-    async def renew(self) -> None:
-        """Return once the backup on disk holds every channel of this moment. Raises BackupNotWritten, JournalFailed."""
+    async def renew(self, *, again: bool = False) -> None:
+        """Return once the backup on disk holds every channel of this moment; written ``again`` also if it did before.
+
+        Raises BackupNotWritten, JournalFailed.
+        """
         async with self._lock:
             new = self._now()
-            if self.latest is None or replace(new, made_at=0) != replace(self.latest, made_at=0, generation=0):
+            if again or self.latest is None or replace(new, made_at=0) != replace(self.latest, made_at=0, generation=0):
                 # The number first: a backup may never claim a generation that the database has not reached.
                 self.generation += 1
                 await self.journal.commit([PutKeyValue(GENERATION, self.generation.to_bytes(8, "big"))])
@@ -128,6 +150,13 @@ class Backups:
                 self.failed = dict.fromkeys(self.copies, "not written yet")
                 self.on_change()
             await self._copy()
+
+    def warnings(self) -> list[str]:
+        """What a person should look at, in sentences."""
+        found = [f"The backup is not at {path}: {why}." for path, why in self.failed.items()]
+        if not self.copies:
+            found.append("The backup lies on this disk only: name a place on another one in backup_copies.")
+        return found
 
     async def _copy(self) -> None:
         if not self.failed:

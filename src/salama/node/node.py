@@ -12,8 +12,8 @@ from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.channel.state import ChannelRecord
 from salama.gossip.events import BlockArrived, BlockRemoved
-from salama.node.addresses import parse_host_port
-from salama.node.backup import BIRTHDAY, Backups
+from salama.node.addresses import parse_host_port, parse_peer
+from salama.node.backup import BIRTHDAY, Backups, found_at, places_of
 from salama.node.cap import cap_of
 from salama.node.chain import TIP, Broadcaster, ChainFollower, Tip
 from salama.node.channels import Channels, scids_of
@@ -31,7 +31,7 @@ from salama.node.outside import Outside
 from salama.node.payments import PaymentsActor
 from salama.node.peers import Peers, short
 from salama.node.psbts import Psbts
-from salama.node.recover import prepare
+from salama.node.recover import BROUGHT, check_ours, is_recovering, merged, prepare
 from salama.node.rescan import block_before
 from salama.node.spending import Spending
 from salama.node.switchboard import Switchboard
@@ -42,7 +42,7 @@ from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
 from salama.storage.backup import BackupKey
-from salama.storage.writes import LEDGER_BEGUN, BeginLedger, ForgetOnions, PutKeyValue
+from salama.storage.writes import LEDGER_BEGUN, BeginLedger, ForgetOnions, PutKeyValue, PutPeer
 from salama.transport.noise import StaticKey
 from salama.wallet.coins import new_wallet
 from salama.wire import (
@@ -78,6 +78,10 @@ class Node:
         """Begin in an empty directory from ``restore``, or from what peers kept for us."""
         self.restore: bytes | None = None
         """A sealed backup."""
+        self.former_peers: tuple[str, ...] = ()
+        """Where to recover from: ``NODE_ID@host:port``."""
+        self.starts_again = False
+        """What is wanted is on disk, and takes a start to be put in place."""
         self._chain_trouble = ""
 
     async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
@@ -128,10 +132,12 @@ class Node:
         self.backend = outside.backend(config)
         self.switchboard = Switchboard(tasks, outside.monotonic)
         await self._check_backend()
-        if self.recovers:
-            await self._recover(seed, keys)
+        brought = journal.read_now(lambda db: queries.key_value(db, BROUGHT))
+        if self.recovers or brought:
+            await self._recover(BackupKey.of_seed(seed), keys, brought or b"")
         tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
-        if tip is None and (birthday := outside.rescan_from(config)) is not None:
+        birthday = outside.birthday(config) if self.recovers else outside.rescan_from(config)
+        if tip is None and birthday is not None:
             tip = await block_before(self.backend, birthday)
             log.info("restored from words: looking through the chain from block %d", tip.height)
         self._has_birthday = journal.read_now(lambda db: queries.key_value(db, BIRTHDAY)) is not None
@@ -303,9 +309,14 @@ class Node:
         elif known != bytes(info.genesis_hash):
             raise CommandRefused("wrong_chain", "This data directory belongs to another chain.", "Use another --dir.")
 
-    async def _recover(self, seed: bytes, keys: WalletKeys) -> None:
+    async def _recover(self, key: BackupKey, keys: WalletKeys, brought: bytes) -> None:
         """Raises CommandRefused, or BackupUnusable."""
-        backup = None if self.restore is None else BackupKey.of_seed(seed).open(self.restore)
+        found = [key.open(one) for one in (self.restore, brought) if one]
+        if self.recovers:
+            found += found_at(places_of(self.config), key)
+        for one in found:
+            check_ours(one, self.signer.node_id, self.config.network)
+        backup = merged(found) if found else None
         outside, network = self.outside, self.config.network
         restored = await prepare(
             self.journal,
@@ -317,6 +328,10 @@ class Node:
             outside.below,
             int(outside.now()),
         )
+        for name in self.former_peers:
+            node_id, address = parse_peer(name)
+            if address is not None:
+                await self.journal.commit([PutPeer(node_id, (str(address),), int(outside.now()))])
         log.warning("recovering %d channels over %s sat", restored.channels, restored.capacity)
 
     async def _caught_up(self) -> None:
@@ -356,10 +371,11 @@ class Node:
 
     def _remember_peers(self, records: list[ChannelRecord]) -> None:
         wanted = {record.params.their_node_id for record in records}
+        anybody = is_recovering(self.journal, records)
         for known in self.journal.read_now(queries.peers):
             if known.addresses:
                 self.peers.addresses[known.node_id] = parse_host_port(known.addresses[0])
-                if known.node_id in wanted:
+                if anybody or known.node_id in wanted:
                     self.peers.keep(known.node_id)
 
     async def _supervise(self, work: object) -> None:

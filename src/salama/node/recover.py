@@ -8,8 +8,9 @@ far that is.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
@@ -18,6 +19,7 @@ from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.networks import Network
 from salama.channel.backup import ChannelBackup, restored_channel
 from salama.channel.state import ChannelRecord, Phase
+from salama.node.addresses import parse_host_port
 from salama.node.backup import BIRTHDAY, GENERATION
 from salama.node.chain import TIP
 from salama.node.openings import NEXT_KEY_INDEX
@@ -33,9 +35,14 @@ from salama.storage.backup import StaticBackup
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue, PutPeer, PutWallet
 from salama.wallet.coins import GAP_LIMIT, Branch, WalletState, assemble, new_wallet
+from salama.wallet.keys import Kind
 
 RECOVERING: Final = "recovering"
-"""Set while channels may be learned from peers; its value is the first block that was to be looked at."""
+"""Set in a directory that was recovered: channels may still be learned from peers, until a new one is opened."""
+BROUGHT: Final = "recovery.brought"
+"""A sealed backup that a peer gave back, on its way through the next start."""
+NEW_LIFE: Final = 1 << 20
+"""By how much the generation of a recovered node is ahead: no backup of its former life may count as newer."""
 ALIAS_HEIGHT: Final = 15_000_000
 """Aliases of restored channels stand below all others: nobody is ever told one."""
 FIRST_NEW_KEY: Final = 1 << 30
@@ -70,6 +77,26 @@ def check_empty(journal: Journal) -> None:
         raise NotEmpty
 
 
+def is_recovering(journal: Journal, records: Iterable[ChannelRecord]) -> bool:
+    """Whether channels that a peer's copy of our backup names may be added to ``records``, all that are open."""
+    if journal.read_now(lambda db: queries.key_value(db, RECOVERING)) is None:
+        return False
+    return all(record.restored for record in records)
+
+
+def merged(backups: Sequence[StaticBackup]) -> StaticBackup:
+    """Everything that any of ``backups`` of one node knows; of two that know the same channel the newer counts."""
+    newest = max(backups, key=lambda one: one.generation)
+    channels: dict[ChannelId, ChannelBackup] = {}
+    branches: dict[tuple[Kind, int], int] = {}
+    for one in sorted(backups, key=lambda one: one.generation):
+        channels.update({channel.channel_id: channel for channel in one.channels})
+        branches.update({name: max(issued, branches.get(name, 0)) for name, issued in one.branches.items()})
+    birthday = min(one.birthday for one in backups)
+    kept = tuple(channels[channel_id] for channel_id in sorted(channels))
+    return replace(newest, birthday=birthday, branches=branches, channels=kept)
+
+
 async def prepare(
     journal: Journal,
     signer: LocalSigner,
@@ -86,17 +113,14 @@ async def prepare(
     a height, or None; ``below`` is a die. Raises NotEmpty, or CommandRefused if the backup is another node's.
     """
     check_empty(journal)
-    writes: list[AnyWrite] = []
+    writes: list[AnyWrite] = [PutKeyValue(BROUGHT, b"")]
     if journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX)) is None:
         first_key = FIRST_NEW_KEY + below(FIRST_NEW_KEY - (1 << 24))
         writes.append(PutKeyValue(NEXT_KEY_INDEX, first_key.to_bytes(8, "big")))
     if backup is None:
         await journal.commit([*writes, PutKeyValue(RECOVERING, b"")])
         return Restored(0, Sat(0), BlockHeight(0))
-    if (backup.node_id, bytes(backup.chain_hash)) != (signer.node_id, network.chain_hash):
-        raise CommandRefused(
-            "foreign_backup", "This backup is of another node or another network.", "Use the one of these words."
-        )
+    check_ours(backup, signer.node_id, network)
     new = [
         one
         for one in backup.channels
@@ -104,11 +128,12 @@ async def prepare(
     ]
     for number, one in enumerate(new):
         writes.append(PutChannel(None, _record(one, signer, network, below, number)))
-        if one.addresses:
-            writes.append(PutPeer(one.peer, one.addresses, now))
+        if addresses := tuple(filter(_is_usable, one.addresses)):
+            writes.append(PutPeer(one.peer, addresses, now))
     wallet = journal.read_now(queries.wallet) or new_wallet(keys.accounts)
     start = min([int(backup.birthday), *(int(one.opened_at) for one in new)])
-    scan_from = max(1, start)
+    known = journal.read_now(lambda db: queries.key_value(db, TIP))
+    scan_from = max(1, start if known is None else min(start, int.from_bytes(known[:4], "big") + 1))
     found = await hash_at(scan_from - 1)
     if found is None:
         raise CommandRefused(
@@ -116,16 +141,32 @@ async def prepare(
             f"The chain back-end does not know block {scan_from - 1}.",
             "Wait until it has caught up, then recover again.",
         )
-    known = _number(journal, GENERATION)
+    generation = max(_number(journal, GENERATION), backup.generation) + NEW_LIFE
     writes += [
         PutWallet(_reaching(wallet, backup)),
         PutKeyValue(TIP, (scan_from - 1).to_bytes(4, "big") + bytes(found)),
         PutKeyValue(BIRTHDAY, int(backup.birthday).to_bytes(4, "big")),
-        PutKeyValue(GENERATION, max(known, backup.generation).to_bytes(8, "big")),
-        PutKeyValue(RECOVERING, scan_from.to_bytes(4, "big")),
+        PutKeyValue(GENERATION, generation.to_bytes(8, "big")),
+        PutKeyValue(RECOVERING, b""),
     ]
     await journal.commit(writes)
     return Restored(len(new), Sat.total(one.capacity for one in new), BlockHeight(scan_from))
+
+
+def check_ours(backup: StaticBackup, node_id: NodeId, network: Network) -> None:
+    """Raises CommandRefused if the backup is of another node or another network."""
+    if (backup.node_id, bytes(backup.chain_hash)) != (node_id, network.chain_hash):
+        raise CommandRefused(
+            "foreign_backup", "This backup is of another node or another network.", "Use the one of these words."
+        )
+
+
+def _is_usable(address: str) -> bool:
+    try:
+        parse_host_port(address)
+    except CommandRefused:
+        return False
+    return True
 
 
 def _record(
@@ -142,7 +183,16 @@ def _reaching(wallet: WalletState, backup: StaticBackup) -> WalletState:
     for name, issued in backup.branches.items():
         if name in branches and issued > branches[name].next_index:
             branches[name] = Branch(issued, issued + GAP_LIMIT)
-    return assemble(wallet.accounts, branches, wallet.recent, wallet.settled, wallet.leases)
+    return assemble(
+        wallet.accounts,
+        branches,
+        wallet.recent,
+        wallet.settled,
+        wallet.leases,
+        expiries=wallet.expiries,
+        frozen=wallet.frozen,
+        labels=wallet.labels,
+    )
 
 
 def _number(journal: Journal, name: str) -> int:
@@ -166,6 +216,28 @@ class Progress:
     """What is missing, and for how long."""
     ours: Sat
     """Our share as far as the chain shows it."""
+
+
+def summary(lines: Sequence[Progress], is_recovering: bool) -> str:
+    """How far it is, in a sentence or two."""
+    if not lines:
+        if not is_recovering:
+            return "Nothing is being recovered."
+        return "No channel is known that could be recovered. Connect to your former peers: they may keep your backup."
+    left = [line for line in lines if line.stage not in ("swept", "done")]
+    if not left:
+        return "All of it is home; what was claimed becomes final with the blocks to come."
+    stages = Counter(line.stage for line in left)
+    words = ", ".join(f"{stages[stage]} {said}" for stage, said in _STAGES.items() if stages[stage])
+    return f"{len(lines) - len(left)} of {len(lines)} channels are home. Of the others: {words}."
+
+
+_STAGES: Final = {
+    "unseen": "not seen in the chain yet",
+    "asking": "for which the peer must still publish",
+    "waiting": "whose share is not free yet",
+    "claimed": "whose claim waits for a block",
+}
 
 
 def progress(

@@ -160,6 +160,11 @@ def write_backup(path: Path, data: bytes) -> None:
 
 def read_backup(path: Path, key: BackupKey) -> StaticBackup:
     """The backup in a file. Raises BackupUnusable; OSError if there is none."""
+    return key.open(read_sealed(path))
+
+
+def read_sealed(path: Path) -> bytes:
+    """What a file holds, if a backup may be so long. Raises BackupUnusable; OSError if there is none."""
     if path.stat().st_size > MAX_SEALED:
         raise BackupUnusable("it is too long")
-    return key.open(path.read_bytes())
+    return path.read_bytes()
