@@ -8,16 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from salama.base.ids import NodeId
+from salama.base.ids import NodeId, PaymentHash
 from salama.bitcoin.tx import Tx
 from salama.net.tcp import PeerAddress
 from salama.node.node import Node
-from salama.sim import crashes
+from salama.sim import crashes, invariants
 from salama.sim.crashes import Fuse, PowerCut
 from salama.sim.director import Size, Story
 from salama.sim.disk import LOG_HEADER, PAGE, torn
 from salama.sim.loop import NodeLoop
 from salama.sim.run import main, run_seed, shrink
+from salama.sim.traffic import Tried
 from salama.sim.words import FAIL, FULFIL, Words
 from salama.sim.world import World
 from salama.storage import queries
@@ -219,6 +220,17 @@ def test_who_fulfils_and_fails_the_same_htlc_is_told_of(world):
     assert world.problems == []
     words.said(connection, FAIL + about + bytes(2))
     assert "both fulfils and fails HTLC 7" in world.problems[0]
+
+
+def test_a_liar_may_cost_what_has_no_output_and_nothing_more(world):
+    one, other, liar = world.add_machine(), world.add_machine(), world.add_machine()
+    ended = SimpleNamespace(in_flight=())
+    little = Tried(one, other, invariants.WORTH_CLAIMING - 1, PaymentHash(bytes(32)))
+    much = replace(little, amount=invariants.WORTH_CLAIMING)
+    assert not invariants._excused(world, little, ended)
+    liar.is_hostile = True
+    assert invariants._excused(world, little, ended)
+    assert not invariants._excused(world, much, ended)
 
 
 @pytest.mark.parametrize("fault", ["write", "commit"])

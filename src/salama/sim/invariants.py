@@ -152,12 +152,14 @@ def judge(world: World, tried: list[Tried]) -> None:
 
 def _excused(world: World, one: Tried, payment: Payment | None) -> bool:
     """With a liar among us a payment may still wait for the chain, and the liar's own word counts for nothing; of an
-    HTLC without an output, or not worth its output, a force close leaves each side its own opinion."""
-    if world.forced and one.amount < WORTH_CLAIMING:
+    HTLC without an output, or not worth its output, a channel that goes to the chain, by force or because of the liar,
+    leaves each side its own opinion."""
+    has_liar_among_us = any(machine.is_hostile for machine in world.machines)
+    if (world.forced or has_liar_among_us) and one.amount < WORTH_CLAIMING:
         return True
     if one.payer.is_hostile or one.payee.is_hostile:
         return True
-    return any(m.is_hostile for m in world.machines) and payment is not None and bool(payment.in_flight)
+    return has_liar_among_us and payment is not None and bool(payment.in_flight)
 
 
 def _balances(world: World, flows: dict[str, int]) -> None:
