@@ -16,6 +16,9 @@ from salama.sim.run import PLAN_SEEDS, POWER_CUTS, UNDER_LOAD, Result, missing, 
 TINY = Size(nodes=(4, 5), payments=25, seconds=15.0, faults=1.2, openings=1)
 
 
+OUTCOMES = Size(nodes=(4, 4), payments=25, seconds=10.0, faults=3.0, openings=0, only=frozenset({"outcome"}))
+"""Whoever hears what became of an HTLC may lose power before, in or after each of the writes that follow."""
+
 PATHS = (str(Path(__file__).parent), str(Path(salama.__file__).parents[1]))
 
 
@@ -38,6 +41,13 @@ def test_networks_survive_everything():
     assert counts["forwards settled"] > 50
     assert counts["private channels"] >= 10 and counts["channels opened under load"] >= 5
     assert {kind: counts[kind] for kind in HAPPENINGS if counts[kind] < 3} == {}
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_outcomes_survive_power_cuts(seed):
+    result = run_seed(seed, OUTCOMES)
+    assert result.problems == []
+    assert result.counts["power cut after an outcome"] >= 10
 
 
 def test_without_faults_nearly_everything_is_paid():
