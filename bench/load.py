@@ -18,6 +18,7 @@ from salama.storage.database import DATABASE_NAME
 from salama.testing.network import LocalNode
 
 INVOICES_AT_A_TIME: Final = 64
+QUIET_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -113,6 +114,13 @@ def database_bytes(node: LocalNode) -> int:
     return pages * int(ask_database(node, "PRAGMA page_size"))
 
 
+def wait_for_quiet(nodes: Sequence[LocalNode]) -> None:
+    """Return once no HTLC is under way, or after a while: a payer has its answer before the last of it is gone."""
+    until = time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < until and any(ask_database(n, "SELECT count(*) FROM htlcs WHERE live = 1") for n in nodes):
+        time.sleep(0.02)
+
+
 def run(nodes: Sequence[LocalNode], amount: str, count: int, in_flight: int) -> Run:
     """``count`` payments from the first node to the last; the others lie between them."""
     payer, payee = nodes[0], nodes[-1]
@@ -125,11 +133,13 @@ def run(nodes: Sequence[LocalNode], amount: str, count: int, in_flight: int) -> 
     again = settled(payer, payee)
     if (again[0] - done[0], again[1] - done[1]) != (len(latencies), len(latencies)):
         failures[f"the databases say {again[0] - done[0]} paid, {again[1] - done[1]} received"] += 1
+    spent = {node.name: cpu_seconds(node.child.pid) - cpu[node.name] for node in nodes}
+    wait_for_quiet(nodes)
     return Run(
         seconds,
         latencies,
         failures,
-        {node.name: cpu_seconds(node.child.pid) - cpu[node.name] for node in nodes},
+        spent,
         {node.name: _difference(counted[node.name], node.call("counters")) for node in nodes},
         {node.name: database_bytes(node) - size[node.name] for node in nodes},
         {node.name: resident_kb(node.child.pid) for node in nodes},

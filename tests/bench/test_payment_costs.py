@@ -28,7 +28,10 @@ def each(one: Run, node: str, counter: str) -> float:
 def test_one_payment_at_a_time(pair: list[LocalNode]) -> None:
     one = run(pair, "10000sat", 20, 1)
     assert (one.paid, dict(one.failures)) == (20, {})
-    for name, statements in (("alice", 13), ("bob", 11)):
+    # Of them for the ledger: one of alice's, who learns at once that she has paid, and two of bob's, who is first owed
+    # the amount and has it in his channel later. The lines of one transaction go in together. Half a statement more
+    # when an answer comes in two turns.
+    for name, statements in (("alice", 13.5), ("bob", 12)):
         # Two commitments and one HTLC in one of them: there is no cheaper way to have it in both and out of both.
         assert each(one, name, "signatures") == pytest.approx(3, abs=0.2)
         assert each(one, name, "syncs") <= 4.5
@@ -42,9 +45,8 @@ def test_many_payments_at_once_share_their_syncs(pair: list[LocalNode]) -> None:
         assert each(one, name, "syncs") <= 0.5
         assert each(one, name, "statements") <= 10
         assert each(one, name, "signatures") <= 6
-    # The last batch's rows still share pages with room that theirs have left.
-    assert one.database["alice"] / one.paid <= 2_200
-    assert one.database["bob"] / one.paid <= 1_800
+    assert one.database["alice"] / one.paid <= 2_000
+    assert one.database["bob"] / one.paid <= 1_000
 
 
 def test_dust_needs_no_signatures_of_its_own(pair: list[LocalNode]) -> None:

@@ -44,7 +44,7 @@ class NodeMethods(Area):
         return schema.Counters(
             commits=journal.commits,
             syncs=journal.syncs,
-            statements=journal.rows,
+            statements=journal.statements,
             bytes_written=journal.bytes,
             checkpoints=journal.checkpoints,
             longest_write_us=int(journal.longest_write * 1e6),

@@ -23,7 +23,7 @@ from salama.bitcoin.script import is_p2wsh
 from salama.bitcoin.tx import Tx
 from salama.channel.confirming import is_mutual_close
 from salama.channel.spec import CommitmentSpec
-from salama.channel.state import ChannelRecord, Fulfilment, Phase
+from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
 from salama.onchain.state import OnchainRecord, Sweep
 from salama.payments.records import ForwardStatus, Invoice, InvoiceStatus, PartStatus, Payment, PutForward
@@ -84,6 +84,8 @@ EMPTY_OUT: Final = (
 EMPTY_IN: Final = (
     f"{_COLUMNS} SELECT ?1, ?3, account, -msat, ?4, NULL FROM ledger_balances WHERE account = ?2 AND msat < 0"
 )
+READ_LINES: Final = frozenset((REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, RECEIVED, EMPTY_OUT, EMPTY_IN))
+"""Statements that read what is booked, or book under its keys: every move before them is written before them."""
 
 
 def channel_account(channel_id: ChannelId) -> str:
@@ -161,14 +163,17 @@ def _settled(old: ChannelRecord, new: ChannelRecord, now: int) -> list[Statement
     before, after = old.funding.local.spec, new.funding.local.spec
     if before.htlcs is after.htlcs:
         return []
-    lines: list[Statement] = []
-    channel, change = channel_account(new.channel_id), worth(after) - worth(before)
+    left: dict[Side, list[Htlc]] = {Side.INCOMING: [], Side.OUTGOING: []}
     for key in before.htlcs.keys() - after.htlcs.keys():
         htlc = new.htlcs.get(key) or old.htlcs.get(key)
-        if htlc is None or not isinstance(htlc.removal, Fulfilment):
-            continue
-        amount = int(htlc.amount) if htlc.side is Side.INCOMING else -int(htlc.amount)
-        lines += _move(now, TRANSFERS, channel, amount, f"HTLC {htlc.side.value} {htlc.id}")
+        if htlc is not None and isinstance(htlc.removal, Fulfilment):
+            left[htlc.side].append(htlc)
+    channel, change = channel_account(new.channel_id), worth(after) - worth(before)
+    lines: list[Statement] = []
+    for side, htlcs in left.items():
+        amount = sum(int(htlc.amount) for htlc in htlcs) * (1 if side is Side.INCOMING else -1)
+        cause = f"HTLC {side.value} {htlcs[0].id}" if len(htlcs) == 1 else f"{len(htlcs)} HTLCs {side.value}"
+        lines += _move(now, TRANSFERS, channel, amount, cause)
         change -= amount
     # HTLCs that came and went between two writes.
     return lines + _move(now, TRANSFERS, channel, change, "HTLCs")
