@@ -339,15 +339,21 @@ def beyond_dust_exposure(record: ChannelRecord, htlcs: Sequence[Htlc], env: Chan
 
 
 def room_of_trust(record: ChannelRecord, env: ChannelEnv) -> int | None:
-    """Millisatoshis that we may still be paid in a channel that is used before its funding is deep enough; None if the
-    funding is, or is our own (immunity A12)."""
-    params, where = record.params, record.funding.confirmation
-    if params.is_opener or not params.channel_type.has(OPTION_ZEROCONF):
+    """Millisatoshis that we may still be paid while the opener could spend its funding elsewhere: the channel is used
+    before that is deep enough, or a reorganisation took it back. None if it is deep enough, or our own (immunity A12).
+    """
+    params, where, policy = record.params, record.funding.confirmation, env.policy
+    if params.is_opener:
         return None
+    is_trusted = params.channel_type.has(OPTION_ZEROCONF)
+    needed = policy.minimum_depth(record.funding.capacity) if is_trusted else params.minimum_depth
     depth = 0 if where is None else int(env.height) - int(where.height) + 1
-    if depth >= env.policy.minimum_depth(record.funding.capacity):
+    if depth >= needed:
         return None
-    return max(0, int(env.policy.zero_conf_cap.msat) - int(record.funding.latest_remote.spec.our_balance))
+    spec, cap = record.funding.latest_remote.spec, int(policy.zero_conf_cap.msat) if is_trusted else 0
+    # What we have offered may come back: until the peer has taken it, it is ours.
+    held = sum(int(htlc.amount) for htlc in spec.htlcs.values() if htlc.side is Side.OUTGOING)
+    return max(0, cap - int(spec.our_balance) - held)
 
 
 def beyond_trust(record: ChannelRecord, htlcs: Sequence[Htlc], env: ChannelEnv) -> frozenset[int]:

@@ -19,6 +19,7 @@ from salama.channel.events import (
     FundingMade,
     FundingRefused,
 )
+from salama.channel.limits import room_of_trust
 from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
 from salama.channel.opening_rules import Offer, objection_to_open
 from salama.channel.policy import Policy
@@ -141,8 +142,14 @@ class Openings(ABC):
                 return alias
 
     def _pending(self, node_id: NodeId) -> int:
+        """Openings of a peer, and its channels whose funding it could still spend elsewhere, used already or not."""
+        env = self.env()
         waiting = (
-            a for a in self.by_peer.get(node_id, ()) if a.record is None or a.record.phase is Phase.AWAITING_FUNDING
+            a
+            for a in self.by_peer.get(node_id, ())
+            if a.record is None
+            or a.record.phase is Phase.AWAITING_FUNDING
+            or (a.record.phase is not Phase.CLOSED and room_of_trust(a.record, env) is not None)
         )
         return sum(1 for _ in waiting)
 
