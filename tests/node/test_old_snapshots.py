@@ -1,5 +1,5 @@
-"""An old copy of a whole data directory is put back under running channels: the chain never sees a commitment of it, and
-the coins come home (immunity J1, B9, B2.65).
+"""An old copy of a whole data directory is put back under running channels: the chain never sees a commitment of it,
+and the coins come home (immunity J1, B9, B2.65).
 """
 
 from __future__ import annotations
