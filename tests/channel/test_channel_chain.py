@@ -20,6 +20,7 @@ from salama.channel.events import (
     Broadcast,
     CloseChannel,
     Disconnect,
+    FailHtlc,
     ForceClose,
     FundingConfirmed,
     FundingSpent,
@@ -30,7 +31,7 @@ from salama.channel.events import (
     SettleHtlc,
     WatchFunding,
 )
-from salama.channel.state import Phase
+from salama.channel.state import Fulfilment, Phase
 from salama.crypto.hashes import sha256d
 from salama.crypto.secp256k1 import verify
 from salama.testing.pair import START, End, Pair, preimage_of
@@ -179,6 +180,22 @@ def test_a_decision_on_the_chain_phase_is_still_kept() -> None:
     assert list(pair.bob.record.resolutions) == [0]
 
 
+def test_on_the_chain_a_preimage_overrules_a_failure_that_the_peer_did_not_take() -> None:
+    """The commitment that is published may hold the HTLC still, and the preimage brings it home."""
+    pair = Pair.opened()
+    pair.alice.adds(30_000_000)
+    pair.settle()
+    pair.bob.does(FailHtlc(0, b"gave up"))
+    (htlc,) = pair.bob.record.htlcs.values()
+    assert htlc.last_remote is not None, "it is sent and signed"
+    pair.alice.does(ForceClose("test"))
+    pair.bob.does(FundingSpent(pair.alice.broadcasts[-1], pair.bob.env.height))
+    pair.bob.does(SettleHtlc(0, preimage_of(0)))
+    assert pair.bob.record.resolutions == {0: Fulfilment(preimage_of(0))}
+    pair.bob.does(FailHtlc(0, b"again"))
+    assert pair.bob.record.resolutions == {0: Fulfilment(preimage_of(0))}, "never the other way round"
+
+
 # --- spends -----------------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +338,9 @@ def test_a_funding_that_moves_is_announced_anew() -> None:
     for end in (pair.alice, pair.bob):
         moves(end, pair.funding_tx, 5)
     pair.settle()
+    pair.cut()
     pair.restarts(pair.alice)
+    pair.connect()
     pair.settle()
     assert len(announced(pair.alice)) == len(announced(pair.bob)) == 1, "not deep enough yet"
     pair.mines(1)

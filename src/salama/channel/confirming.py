@@ -93,8 +93,10 @@ def funding_unconfirmed(channel: Channel, event: FundingUnconfirmed, env: Channe
 
 
 def _with_funding(channel: Channel, funding: ActiveFunding) -> Channel:
-    record = replace(channel.record, active=(funding, *channel.record.active[1:]))
-    return Channel(record, channel.link)
+    """In another place, or in none: what was signed for the announcement named the old one."""
+    record = replace(channel.record, active=(funding, *channel.record.active[1:]), their_announcement=None)
+    link = channel.link
+    return Channel(record, link and replace(link, is_announcement_sent=False))
 
 
 def close_for_good(channel: Channel, reason: str) -> Transition[Channel]:
@@ -302,8 +304,8 @@ def announce_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | 
     record, link = channel.record, channel.link
     if link is None or link.state is not LinkState.READY or not may_announce(record, env):
         return None
-    if link.early_announcement is not None:
-        early = link.early_announcement
+    early = link.early_announcement
+    if early is not None and early.short_channel_id == record.funding.short_channel_id:
         return receive_announcement(Channel(record, replace(link, early_announcement=None)), early, env)
     if link.is_announcement_sent or record.their_announcement is not None:
         # Whoever has the peer's half waits until the peer asks for ours by repeating its own.
@@ -322,7 +324,9 @@ def receive_announcement(channel: Channel, message: AnnouncementSignatures, env:
         return Transition(Channel(record, replace(link, early_announcement=message)))
     announcement = unsigned_announcement(record)
     if message.short_channel_id != announcement.short_channel_id:
-        return _warned(channel, f"announcement_signatures for {message.short_channel_id}, not our funding")
+        # Perhaps the peer has heard of another branch of the chain before us.
+        waiting = Channel(record, replace(link, early_announcement=message))
+        return _warned(waiting, f"announcement_signatures for {message.short_channel_id}, not our funding")
     digest = sha256d(announcement.signed_part)
     checks = (
         (bytes(record.params.their_node_id), digest, message.node_signature),
