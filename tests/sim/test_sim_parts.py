@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from salama.base.ids import NodeId, PaymentHash
+from salama.base.ids import ChannelId, NodeId, PaymentHash, Preimage
+from salama.base.units import CltvExpiry, Msat
 from salama.bitcoin.tx import Tx
 from salama.net.tcp import PeerAddress
 from salama.node.node import Node
@@ -16,6 +17,7 @@ from salama.sim import crashes, invariants
 from salama.sim.crashes import Fuse, PowerCut
 from salama.sim.director import Size, Story
 from salama.sim.disk import LOG_HEADER, PAGE, torn
+from salama.sim.links import told
 from salama.sim.loop import NodeLoop
 from salama.sim.run import main, run_seed, shrink
 from salama.sim.traffic import Tried
@@ -25,6 +27,7 @@ from salama.storage import queries
 from salama.storage.errors import JournalFailed
 from salama.storage.writes import PutKeyValue
 from salama.transport.noise import StaticKey
+from salama.wire import UpdateAddHtlc, UpdateFulfillHtlc, Warning
 
 CALM = Size(nodes=(2, 2), payments=3, seconds=2.0, faults=0.0)
 
@@ -209,6 +212,25 @@ def test_a_clock_that_drifts_goes_on_from_where_it_was(world):
     machine.drift(0.0)
     world.time = 20.0
     assert machine.skew_now == start + 5
+
+
+def test_a_message_is_told_so_that_its_payment_can_be_followed():
+    channel, payment_hash = ChannelId(b"\xcc" * 32), PaymentHash(b"\xaa" * 32)
+    add = UpdateAddHtlc(
+        channel_id=channel,
+        id=7,
+        amount_msat=Msat(5_000),
+        payment_hash=payment_hash,
+        cltv_expiry=CltvExpiry(209),
+        onion_routing_packet=bytes(1366),
+    )
+    fulfil = UpdateFulfillHtlc(channel_id=channel, id=7, payment_preimage=Preimage(bytes(32)))
+    assert told(add.encode()).startswith("update_add_htlc cccccccc #7 5000 msat to aaaaaaaaaaaa until 209 (")
+    assert told(fulfil.encode()).startswith("update_fulfill_htlc cccccccc #7 (")
+    complaint = told(Warning(channel_id=channel, data=b"no\x1b[31m\n").encode())
+    assert complaint.startswith("warning cccccccc 'no\\x1b[31m\\n' (")
+    assert told(b"\x80\x85\x01").startswith("unknown type 32901 01 (")
+    assert told(add.encode()[:20]).startswith("update_add_htlc cccccccc #")
 
 
 def test_who_fulfils_and_fails_the_same_htlc_is_told_of(world):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from salama.base.ids import ChannelId, Preimage
 from salama.codec.fields import Malformed, Unencodable
 from salama.codec.message import Message, decode_message
+from salama.sim.links import told
 from salama.wire import (
     ChannelReestablish,
     ClosingSigned,
@@ -69,8 +70,9 @@ class Liar:
             return [message]
         lie = self._dice.choice(self._lies)
         said = lie(message)
-        self._world.count(f"hostile {lie.__name__.strip('_').replace('_', ' ')}")
-        self._world.note(f"{self._name} lies to {connection.peer.name}: {lie.__name__} {message[:2].hex()}")
+        how = lie.__name__.strip("_").replace("_", " ")
+        self._world.count(f"hostile {how}")
+        self._world.note(f"{self._name} lies to {connection.peer.name} in place of {told(message)}: {how}")
         return said
 
     # --- the lies -----------------------------------------------------------------------------------------------------

@@ -15,10 +15,14 @@ from salama.base.ids import NodeId
 from salama.codec.message import MESSAGES
 from salama.net.tcp import ConnectFailed, Connection, PeerAddress
 from salama.transport.noise import HandshakeFailed, Initiator, Responder, Session, StaticKey, TransportCorrupted
+from salama.wire import Error, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFulfillHtlc, Warning
 
 if TYPE_CHECKING:
     from salama.sim.machine import Machine
     from salama.sim.world import World
+
+ABOUT_HTLC = tuple(kind.TYPE for kind in (UpdateAddHtlc, UpdateFulfillHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc))
+COMPLAINTS = (Error.TYPE, Warning.TYPE)
 
 
 class SimConnection(Connection):
@@ -107,7 +111,7 @@ class SimConnection(Connection):
             self._network.world.note(f"{self.owner.name}: cannot read what {self.peer.name} sends")
             self._network.cut(self)
         for message in messages:
-            self._network.world.note(f"{self.peer.name}>{self.owner.name} {_name(message)}")
+            self._network.world.note(f"{self.peer.name}>{self.owner.name} {told(message)}")
             self.owner.hears(message)
         self.inbox.extend(messages)
         self._wake()
@@ -143,9 +147,19 @@ class SimConnection(Connection):
             self._waiter.set_result(None)
 
 
-def _name(message: bytes) -> str:
-    kind = MESSAGES.get(int.from_bytes(message[:2], "big"))
-    return f"{kind.NAME if kind else 'unknown'} {message[2:6].hex()} {sha256(message).hexdigest()[:12]}"
+def told(message: bytes) -> str:
+    """A message in a line of the story: its name, the channel it is about, and of HTLCs which one."""
+    number = int.from_bytes(message[:2], "big")
+    kind = MESSAGES.get(number)
+    words = [kind.NAME if kind else f"unknown type {number}", message[2:6].hex()]
+    if number in ABOUT_HTLC:
+        words.append(f"#{int.from_bytes(message[34:42], 'big')}")
+    if number == UpdateAddHtlc.TYPE:
+        expiry = int.from_bytes(message[82:86], "big")
+        words.append(f"{int.from_bytes(message[42:50], 'big')} msat to {message[50:56].hex()} until {expiry}")
+    if number in COMPLAINTS:
+        words.append(repr(message[36:136])[1:])
+    return " ".join([*words, f"({sha256(message).hexdigest()[:8]})"])
 
 
 class SimListener:
