@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,9 +43,12 @@ def _child(tests: list[str], output: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    status = 3
+    status = 1
     try:
         status = int(pytest.main([*ARGUMENTS, *tests]))
+    except BaseException:  # pytest's own end may fail after a test that has left something open
+        traceback.print_exc()
+    try:
         output.with_suffix(".modules").write_text("\n".join(_foreign()), "utf-8")
     finally:
         sys.stdout.flush()
