@@ -65,6 +65,21 @@ def test_the_peer_closes_and_its_commitment_is_the_newest() -> None:
     assert not [tx for tx in alice.broadcasts if tx != pair.funding_tx]
 
 
+@pytest.mark.parametrize("moment", range(6))
+def test_a_peer_that_has_published_already_proves_it_all_the_same(moment: int) -> None:
+    """Its error alone would make us publish, and what it published first may not be in a block yet."""
+    pair, records = history()
+    pair.cut()
+    alice, bob = pair.alice, pair.bob
+    bob.does(ForceClose("a user who has waited for long"))
+    alice.state = type(alice.channel)(through_disk(records[moment]))
+    alice.effects.clear()
+    pair.connect()
+    pair.settle()
+    assert alice.record.stale and not alice.broadcasts
+    assert len(bob.broadcasts) == 1
+
+
 def test_a_bluff_is_not_believed() -> None:
     """The peer says that we have revoked more than we remember, but cannot prove it."""
     from dataclasses import replace
