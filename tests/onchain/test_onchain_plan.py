@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from salama.base.ids import OutPoint, PaymentHash, Preimage, Side, Txid
@@ -25,6 +25,9 @@ from salama.onchain.bump import (
     URGENT,
     Parent,
     World,
+    budget_of,
+    floors_after,
+    outpoints_of,
     plan,
     scheduled_feerate,
 )
@@ -78,12 +81,14 @@ class Wallet:
     def __init__(self, count: int = 60, value: int = 100_000) -> None:
         self.coins = [coin(n, value) for n in range(count)]
         self.leases: dict[str, tuple[Coin, ...]] = {}
+        self.floors: dict[OutPoint, int] = {}
 
     def plan(self, claims: list[Claim], sweeps: tuple[Sweep, ...], now: World) -> tuple[Sweep, ...]:
         """The sweeps in flight after this block."""
         offered: dict[str, tuple[Coin, ...]] = {}
         for _ in range(2):
-            made = plan("channel", claims, sweeps, replace(now, offered=offered))
+            made = plan("channel", claims, sweeps, replace(now, offered=offered, floors=self.floors))
+            self.floors = floors_after(self.floors, claims, (*sweeps, *(draft.sweep for draft in made.drafts)))
             if not made.wanted:
                 break
             sweeps = (*made.kept, *(draft.sweep for draft in made.drafts))
@@ -145,26 +150,58 @@ def test_a_plan_is_sound(raw: list[tuple[Way, int, int, int]], feerate: int) -> 
         assert int(sweep.fee) <= max(value * share // 100 + 400, cheapest)
 
 
+LEFT_BEHIND = (
+    [(Way.DELAYED, 400, 0, 990)] * 7
+    + [
+        (Way.DELAYED, 615, 0, 990),
+        (Way.DELAYED, 11_909, 2, 995),
+        (Way.PAYMENT, 721, 1, 995),
+        (Way.PAYMENT, 627, 1, 990),
+    ],
+    [(254, {0, 2}), (1260, {0, 2}), (1943, set[int]()), (253, set[int]())],
+)
+"""A market so dear that a replacement leaves the small outputs behind, then a calm one."""
+
+
+def most_of(group: list[Claim], now: World) -> int:
+    """Satoshis that may be spent on fees for ``group``."""
+    budget = budget_of(group, now)
+    if group[0].second_stage is None:
+        budget = min(budget, sum(int(one.amount) for one in group) - int(dust_limit(now.script)))
+    return budget
+
+
 @settings(max_examples=60, deadline=None)
+@example(*LEFT_BEHIND)
 @given(CLAIMS, st.lists(st.tuples(st.integers(253, 40_000), st.sets(st.integers(0, 11), max_size=2)), max_size=25))
 def test_the_rate_of_an_output_never_falls(
     raw: list[tuple[Way, int, int, int]], blocks: list[tuple[int, set[int]]]
 ) -> None:
-    """Whatever the market does, and whichever outputs the peer takes away in between (C12)."""
+    """Whatever the market does, and whichever outputs the peer takes away in between (C12).
+
+    Whose company left may have lost the budget for the old rate, not the will: it pays all that it may. What is ours
+    for ever and was left behind by a replacement, too dear for its worth, begins again: nobody is racing.
+    """
     claims = claims_of(raw)
+    by = {one.outpoint: one for one in claims}
     wallet, sweeps = Wallet(), tuple[Sweep, ...]()
     best: dict[OutPoint, int] = {}
-    sizes: dict[OutPoint, int] = {}
     for passed, (feerate, gone) in enumerate(blocks):
         claims = [one for n, one in enumerate(claims) if n not in gone]
         before = sweeps
-        sweeps = wallet.plan(claims, sweeps, world(HEIGHT + passed, feerate))
+        now = world(HEIGHT + passed, feerate)
+        sweeps = wallet.plan(claims, sweeps, now)
+        flying = outpoints_of(before)
+        for one in claims:
+            if one.deadline is None and one.outpoint not in flying:
+                best.pop(one.outpoint, None)
         for sweep in sweeps:
-            for one in sweep.claims:
-                if len(sweep.claims) == sizes.get(one, 1):
-                    # Whose company left may have lost the budget for the old rate, not the will.
-                    assert int(sweep.feerate) >= best.get(one, 0) - 1
-                best[one], sizes[one] = int(sweep.feerate), len(sweep.claims)
+            group = [by[at] for at in sweep.claims]
+            rounding = int(sweep.fee) // int(sweep.feerate) + 2
+            for at in sweep.claims:
+                if int(sweep.feerate) < best.get(at, 0) - 1:
+                    assert int(sweep.fee) >= most_of(group, now) - rounding
+                best[at] = int(sweep.feerate)
             rivals = [s for s in before if set(s.claims) & set(sweep.claims) and s.tx.txid != sweep.tx.txid]
             valid = [s for s in rivals if all(any(c.outpoint == o for c in claims) for o in s.claims)]
             if valid and not sweep.coins:
@@ -209,6 +246,55 @@ def test_penalties_part_before_the_deadline() -> None:
     late = Wallet().plan(claims, early, world(HEIGHT + 13))
     assert sorted(len(s.claims) for s in late) == [1] * 6
     assert all(int(s.fee) > max(int(e.fee) for e in early) for s in late), "each outbids the one that it was in"
+
+
+def test_who_parts_pays_once_for_the_place_of_the_whole() -> None:
+    """B5.08: as soon as one has replaced what they were in together, nothing is in the way of the others."""
+    claims = [claim(2 * n, Way.PREIMAGE, 20_000 + 9 * n, HEIGHT + 20) for n in range(40)]
+    (together,) = Wallet().plan(claims, (), world(feerate=1000))
+    singles = Wallet().plan(claims, (together,), world(HEIGHT + 3, 1000))
+    assert sorted(len(s.claims) for s in singles) == [1] * 40
+    assert int(singles[0].fee) > int(together.fee) + 40, "published first"
+    assert singles[0].claims == (claims[-1].outpoint,), "who has the most to win"
+    assert all(int(s.fee) < 2_000 and s.feerate >= together.feerate for s in singles[1:])
+
+
+def test_claims_too_small_to_part_stay_together() -> None:
+    """None of them alone could replace what they are in: it stays in flight, and pays more as time runs out."""
+    claims = [claim(2 * n, Way.PREIMAGE, 2_000, HEIGHT + 20) for n in range(40)]
+    (together,) = Wallet().plan(claims, (), world(feerate=1000))
+    flying = (together,)
+    for passed in range(3, 20):
+        flying = Wallet().plan(claims, flying, world(HEIGHT + passed, 1000))
+        assert outpoints_of(flying) == {one.outpoint for one in claims} and len(flying) == 1
+    assert flying[0].feerate > 2 * together.feerate
+    contested = replace(together, refused="txn-mempool-conflict")
+    singles = Wallet().plan(claims, (contested,), world(HEIGHT + 3, 1000))
+    assert sorted(len(s.claims) for s in singles) == [1] * 40, "what nobody has is not in the way"
+    assert all(int(s.fee) <= 1_000 for s in singles)
+
+
+def test_without_coins_for_each_they_stay_together() -> None:
+    claims = [claim(2 * n, Way.TIMEOUT_TX, 50_000, HEIGHT + 20, 990) for n in range(5)]
+    wallet = Wallet(count=3)
+    (together,) = wallet.plan(claims, (), world())
+    assert sorted(len(s.claims) for s in Wallet().plan(claims, (together,), world(HEIGHT + 3))) == [1] * 5
+    for passed in range(3, 20):
+        (flying,) = wallet.plan(claims, (together,), world(HEIGHT + passed))
+        assert flying.claims == together.claims and flying.feerate >= together.feerate
+        together = flying
+
+
+def test_a_rate_is_remembered_while_the_wallet_is_asked_for_coins() -> None:
+    """C12: the peer takes one of them, the market has fallen, and the rest goes on at what it was offered for."""
+    claims = [claim(2 * n, Way.TIMEOUT_TX, 50_000, HEIGHT + 100, 990) for n in range(5)]
+    wallet = Wallet()
+    (together,) = wallet.plan(claims, (), world(feerate=5000))
+    claims.sort(key=lambda one: one.outpoint)
+    for gone in range(1, 5):
+        (left,) = wallet.plan(claims[gone:], (together,), world(HEIGHT + gone, 300))
+        assert left.claims == together.claims[1:] and left.feerate >= together.feerate - 1
+        together = left
 
 
 def test_what_is_in_flight_is_left_alone_when_more_becomes_claimable() -> None:

@@ -70,6 +70,8 @@ class OnchainActor(Actor[OnchainState]):
         self.registry = registry
         self.channel_id = state.channel.channel_id
         self.task: asyncio.Task[None] | None = None
+        self.publishing = asyncio.Lock()
+        """Claims go out in their order: where one takes the place of several, the others come after it."""
         self.asking: set[str] = set()
         """Purposes for which the wallet is being asked for coins."""
 
@@ -302,12 +304,13 @@ class Onchain:
 
     async def _publish(self, actor: OnchainActor, sweep: Sweep, why: str) -> None:
         tx = sweep.tx
-        parent = None if sweep.parent is None else self._parent(actor, sweep.parent)
         try:
-            if parent is not None:
-                result = await self._backend.submit_package((parent, tx))
-            else:
-                result = await self._backend.broadcast(tx)
+            async with actor.publishing:
+                parent = None if sweep.parent is None else self._parent(actor, sweep.parent)
+                if parent is not None:
+                    result = await self._backend.submit_package((parent, tx))
+                else:
+                    result = await self._backend.broadcast(tx)
         except (BackendUnavailable, BackendError) as error:
             # It is offered again at the next block.
             log.warning("%s: %s %s was not published yet: %s", actor.name, why, tx.txid, error)

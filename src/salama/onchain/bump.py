@@ -6,7 +6,8 @@ B5.11).
 What protects the money:
 
 - a fee rate is a function of deadline, budget and height, and for an output it never falls (immunity C12);
-- claims that are urgent travel alone, and what the peer can spend first never travels with what it cannot (C13, C15);
+- claims that are urgent travel alone, if each can pay its way, and what the peer can spend first never travels with
+  what it cannot (C13, C15);
 - a transaction in flight is kept as long as all its inputs are ours to take; one bad input frees the others at once
   (C6, C13);
 - the plan is worked out again at every block and all of it is offered to the network again (C14);
@@ -78,6 +79,8 @@ class World:
     """Those among them that are lost if it comes too late."""
     alone: frozenset[OutPoint] = frozenset()
     """Outputs that were refused in company."""
+    floors: Mapping[OutPoint, int] = field(default_factory=dict)
+    """Rates below which outputs are not claimed again, see ``floors_after``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +127,36 @@ def plan(channel_name: str, claims: Sequence[Claim], sweeps: Sequence[Sweep], wo
     free = dict(ready)
     for sweep in sweeps:
         mine = [ready[o] for o in sweep.claims if o in ready]
-        if len(mine) < len(sweep.claims) or _must_split(sweep, mine, world) or not _parent_fits(sweep, world):
+        if len(mine) < len(sweep.claims) or not _parent_fits(sweep, world):
+            continue
+        if len(mine) > 1 and any(one.outpoint in world.alone for one in mine):
             continue
         for one in mine:
             free.pop(one.outpoint, None)
-        _keep_or_bump(making, sweep, mine, world)
-    for group in _groups(free.values(), world):
-        # Where several sweeps are replaced by one, the best of their rates is the floor, and all their fees are outbid.
-        members = {one.outpoint for one in group}
-        rivals = [s for s in sweeps if members.intersection(s.claims) and all(o in ready for o in s.claims)]
-        floor = max((int(s.feerate) for s in sweeps if members.intersection(s.claims)), default=0)
-        _make(making, _purpose(channel_name, group), group, rivals, floor, world)
+        if not _split(making, channel_name, sweep, mine, world):
+            _keep_or_bump(making, sweep, mine, world)
+    for group in _groups(free.values(), world, outpoints_of(sweeps)):
+        best = (int(s.feerate) for s in sweeps if any(one.outpoint in s.claims for one in group))
+        floor = max((*best, *(world.floors.get(one.outpoint, 0) for one in group)), default=0)
+        _make(making, _purpose(channel_name, group), group, (), floor, world)
     kept = {s.tx.txid for s in making.kept}
     dropped = tuple(s for s in sweeps if s.tx.txid not in kept)
     return Plan(tuple(making.kept), tuple(making.drafts), tuple(making.wanted), dropped, tuple(making.uneconomic))
+
+
+def floors_after(
+    floors: Mapping[OutPoint, int], claims: Sequence[Claim], sweeps: Iterable[Sweep]
+) -> dict[OutPoint, int]:
+    """The best rate that was ever offered for each of ``claims`` that has a deadline, ``sweeps`` included.
+
+    A plan that has to wait for coins has given up what they are for already: this is what remains of it (C12).
+    """
+    racing = {one.outpoint for one in claims if one.deadline is not None}
+    best = {outpoint: rate for outpoint, rate in floors.items() if outpoint in racing}
+    for sweep in sweeps:
+        for outpoint in racing.intersection(sweep.claims):
+            best[outpoint] = max(best.get(outpoint, 0), int(sweep.feerate))
+    return best
 
 
 def _purpose(channel_name: str, group: Sequence[Claim]) -> str:
@@ -154,10 +173,32 @@ def is_urgent(claim: Claim, height: int) -> bool:
     return claim.deadline is not None and claim.deadline - height < URGENT
 
 
-def _must_split(sweep: Sweep, claims: Sequence[Claim], world: World) -> bool:
-    if len(claims) < 2:
+def _split(making: _Making, channel_name: str, sweep: Sweep, claims: Sequence[Claim], world: World) -> bool:
+    """Put a transaction for each urgent claim in the place of the one that holds them together; False if not.
+
+    All of them or none: while coins for some are missing, the one in flight is better than nothing. Only the piece with
+    the most to win outbids the whole: when relays have taken it, nothing is in the way of the others. If it cannot, or
+    at the cost of their common budget, the claims stay together and their fee rises for all of them. What relays do not
+    have needs no outbidding.
+    """
+    if len(claims) < 2 or not any(is_urgent(one, int(world.height)) for one in claims):
         return False
-    return any(one.outpoint in world.alone or is_urgent(one, int(world.height)) for one in claims)
+    pieces = sorted(_groups(claims, world), key=lambda group: -budget_of(group, world))
+    trial = _Making()
+    for number, group in enumerate(pieces):
+        rivals = [sweep] if number == 0 and not sweep.refused else []
+        # A lease of its own: the one of the whole holds until its transaction is replaced.
+        _make(trial, f"{_purpose(channel_name, group)} alone", group, rivals, int(sweep.feerate), world)
+    making.wanted += trial.wanted
+    drafted = sum(len(draft.claims) for draft in trial.drafts)
+    is_first_made = bool(trial.drafts) and set(trial.drafts[0].claims) <= set(pieces[0])
+    if drafted + len(trial.uneconomic) < len(claims) or not is_first_made:
+        return False
+    if sum(int(draft.sweep.fee) for draft in trial.drafts) > budget_of(claims, world):
+        return False
+    making.drafts += trial.drafts
+    making.uneconomic += trial.uneconomic
+    return True
 
 
 def is_about_fees(reason: str) -> bool:
@@ -165,14 +206,16 @@ def is_about_fees(reason: str) -> bool:
     return "fee" in reason
 
 
-def _groups(claims: Iterable[Claim], world: World) -> list[list[Claim]]:
-    """Claims that travel together; those of one group share the fate of the slowest, hence the care."""
+def _groups(claims: Iterable[Claim], world: World, flying: frozenset[OutPoint] = frozenset()) -> list[list[Claim]]:
+    """Claims that travel together; those of one group share the fate of the slowest, hence the care. An anchor of
+    ``flying``, whose child is under way for nothing now, is left to that child.
+    """
     together: dict[tuple[object, ...], list[Claim]] = {}
     anchors: list[Claim] = []
     for one in sorted(claims, key=lambda c: c.outpoint):
         if one.way is Way.ANCHOR:
             if world.parent is None:
-                anchors.append(one)
+                anchors += [one] if one.outpoint not in flying else []
             else:
                 together[("anchor", one.outpoint)] = [one]
         elif is_urgent(one, int(world.height)) or one.outpoint in world.alone:

@@ -24,7 +24,7 @@ from salama.channel.signing import MisplacedAnswer, OwePublication, Signature
 from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.witnesses import funding_witness
 from salama.onchain import account
-from salama.onchain.bump import URGENT, Parent, Plan, World, is_about_fees, is_worthless, plan
+from salama.onchain.bump import URGENT, Parent, Plan, World, floors_after, is_about_fees, is_worthless, plan
 from salama.onchain.claims import Claim, claim_anchor
 from salama.onchain.events import (
     BlockSeen,
@@ -286,12 +286,15 @@ def _claim(
         stake,
         at_risk,
         frozenset(state.record.alone),
+        state.floors,
     )
     confirmed = {one.tx.txid for one in state.record.confirmed}
     done = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid in confirmed)
     flying = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid not in confirmed)
     made = plan(channel.channel_id.hex()[:16], claims, flying, world)
     _carry_out(state, rows, effects, made, offered, again)
+    floors = floors_after(state.floors, claims, (*flying, *(draft.sweep for draft in made.drafts)))
+    state = state if floors == state.floors else replace(state, floors=floors)
     for claim in made.uneconomic:
         state = account.note(state, rows, f"uneconomic {claim.outpoint}", account.uneconomic(state, claim))
     # What is confirmed stays on record: a reorganisation may put it back in flight.

@@ -6,6 +6,7 @@ another set of facts (BOLT 5, B5.02).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from salama.base.ids import ChannelId, OutPoint, Txid
@@ -78,5 +79,7 @@ class OnchainState:
     record: OnchainRecord
     rival: Rival | None = None
     """Never on disk: who needs it is told again."""
+    floors: Mapping[OutPoint, int] = field(default_factory=dict)
+    """Rates that outputs were claimed at (``bump.floors_after``); a restart knows those of what is in flight."""
     is_over: bool = False
     """Nothing is left that any reorganisation of ``irrevocable_depth`` blocks could change."""
