@@ -20,7 +20,7 @@ from salama.sim.director import Size
 from salama.sim.run import run_seed
 from salama.storage import ledger
 from salama.storage.journal import Journal
-from salama.storage.ledger_check import balance, balances, check, lines
+from salama.storage.ledger_check import balance, balances, check, last_line, lines
 from salama.storage.writes import PutChannel
 from salama.testing.pair import End, Pair
 from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
@@ -208,10 +208,14 @@ def test_an_opening_that_came_to_nothing_leaves_nothing(journal: Journal) -> Non
 def test_every_line_is_an_amount_between_two_accounts(journal: Journal) -> None:
     pair = Pair.opened(1_000_000, 400_000_000)
     Booked(journal, pair.alice).writes()
-    page = journal.read_now(lambda db: lines(db, limit=1))
-    assert len(page.rows) == 1 and page.older is not None
-    rest = journal.read_now(lambda db: lines(db, page.older))
-    assert [line.msat for line in (*page.rows, *rest.rows)] == [400_000_000, 600_000_000]
+    for oldest_first, expected in ((False, [400_000_000, 600_000_000]), (True, [600_000_000, 400_000_000])):
+        page, end = journal.read_now(lambda db, way=oldest_first: lines(db, limit=1, oldest_first=way))
+        assert len(page) == 1 and end is not None
+        rest, _ = journal.read_now(lambda db, end=end, way=oldest_first: lines(db, end, oldest_first=way))
+        assert [line.msat for line in (*page, *rest)] == expected
+    assert journal.read_now(lambda db: lines(db, since=1_700_000_001)) == ([], None)
+    assert journal.read_now(lambda db: lines(db, until=1_700_000_000)) == ([], None)
+    assert journal.read_now(last_line) == 2
     assert sum(journal.read_now(balances).values()) == 0
 
 

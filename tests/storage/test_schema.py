@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from storage_samples import channel_id, htlc, of, record
 
-from salama.storage import queries, tables, writes
+from salama.storage import ledger, ledger_check, queries, tables, writes
 from salama.storage.database import DATABASE_NAME
 from salama.storage.errors import CorruptDatabase, NewerDatabase
 from salama.storage.journal import Journal
@@ -47,10 +47,10 @@ def hot_statements() -> dict[str, str]:
     """Every statement that a running node uses."""
     found = {
         name: text
-        for module in (queries, writes)
+        for module in (queries, writes, ledger, ledger_check)
         for name, text in vars(module).items()
         if isinstance(text, str) and text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")) and " " in text
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "SUMS"  # a deep check reads everything
     }
     for table in tables.TABLES:
         found[f"{table.name}.put"], found[f"{table.name}.delete"] = table.put, table.delete
@@ -62,8 +62,8 @@ def plan_of(connection: sqlite3.Connection, sql: str) -> list[str]:
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
-WHOLE_BY_PURPOSE = {"HANDOFFS", "PEERS"}
-"""Tables that hold nothing but what is pending or known, and are read whole at start-up."""
+WHOLE_BY_PURPOSE = {"HANDOFFS", "PEERS", "BALANCES"}
+"""Tables that hold nothing but what is pending or known and are read whole at start-up; and a line per account."""
 
 
 def test_no_hot_statement_walks_a_table(connection: sqlite3.Connection) -> None:
@@ -75,7 +75,8 @@ def test_no_hot_statement_walks_a_table(connection: sqlite3.Connection) -> None:
             assert "TEMP B-TREE" not in line, (name, plan)
             if name not in WHOLE_BY_PURPOSE:
                 # A scan of a partial index reads only what the index holds.
-                assert not line.startswith("SCAN") or "unfinished_payments" in line, (name, plan)
+                scans = line.startswith("SCAN") and not line.startswith("SCAN (subquery")
+                assert not scans or "unfinished_payments" in line, (name, plan)
     connection.close()
 
 
@@ -87,6 +88,9 @@ def test_each_index_serves_what_it_was_made_for(connection: sqlite3.Connection) 
         "UNFINISHED_PAYMENTS": "unfinished_payments",
         "FORWARDED": "forwards_by_time",
         "FORGET_ONIONS": "onion_secrets_by_expiry",
+        "NEWEST_FIRST": "ledger_by_time",
+        "OLDEST_FIRST": "ledger_by_time",
+        "REVERSE": "ledger_keys",
     }.items():
         plan = plan_of(connection, hot_statements()[name])
         assert any(index in line for line in plan), (name, plan)

@@ -216,7 +216,8 @@ def _decided_late(old: ChannelRecord, new: ChannelRecord, now: int) -> list[Stat
         was = old.htlcs.get(key)
         if was is htlc or htlc.side is not Side.INCOMING or not isinstance(htlc.removal, Fulfilment):
             continue
-        if (was is None or was.removal is None) and key in new.funding.local.spec.htlcs:
+        was_paid = was is not None and isinstance(was.removal, Fulfilment)
+        if not was_paid and key in new.funding.local.spec.htlcs:
             name = f"spend:{new.channel_id.hex()}:{htlc.id}"
             lines += _move(now, TRANSFERS, pending_account(new.channel_id), int(htlc.amount), "HTLC to claim", name)
     return lines

@@ -13,10 +13,11 @@ from typing import Final
 from salama.storage import queries
 from salama.storage.ledger import ONCHAIN, TRANSFERS, channel_account, confirmed_coins, pending_account, worth
 
-LINES: Final = (
-    "SELECT id, at, source, target, msat, cause FROM ledger WHERE id < ? AND at >= ? AND at < ?"
-    " ORDER BY id DESC LIMIT ?"
-)
+_LINES: Final = "SELECT id, at, source, target, msat, cause, coalesce(key, '') FROM ledger WHERE"
+# By time, because a clock that was set back makes the order of the ids another one.
+NEWEST_FIRST: Final = f"{_LINES} at >= ? AND at < ? AND (at, id) < (?, ?) ORDER BY at DESC, id DESC LIMIT ?"
+OLDEST_FIRST: Final = f"{_LINES} at >= ? AND at < ? AND (at, id) > (?, ?) ORDER BY at, id LIMIT ?"
+LAST_LINE: Final = "SELECT max(id) FROM ledger"
 BALANCES: Final = "SELECT account, msat FROM ledger_balances WHERE msat <> 0 ORDER BY account LIMIT ?"
 ONE_BALANCE: Final = "SELECT msat FROM ledger_balances WHERE account = ?"
 SUMS: Final = (
@@ -37,6 +38,12 @@ class Line:
     target: str
     msat: int
     cause: str
+    reference: str
+    """What was booked, such as the payment's hash or the transaction; empty for most HTLCs, and for what was undone."""
+
+
+Place = tuple[int, int]
+"""Time and id of a line: where a page ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +74,27 @@ class Report:
 
 
 def lines(
-    connection: sqlite3.Connection, before: int | None = None, limit: int = 100, since: int = 0, until: int = _NEWEST
-) -> queries.Page[Line]:
-    """A page of the ledger, newest first."""
+    connection: sqlite3.Connection,
+    after: Place | None = None,
+    limit: int = 100,
+    since: int = 0,
+    until: int = _NEWEST,
+    *,
+    oldest_first: bool = False,
+) -> tuple[list[Line], Place | None]:
+    """A page of the lines from ``since`` until before ``until`` (unix seconds), newest first unless told otherwise;
+    and what to pass as ``after`` for the next page, None at the end.
+    """
     limit = max(1, min(limit, queries.MAX_PAGE))
-    bounds = (_NEWEST if before is None else before, since, until, limit)
-    found = tuple([Line(*row) for row in connection.execute(LINES, bounds).fetchall()])
-    return queries.Page(found, found[-1].id if len(found) == limit else None)
+    end = (-1, -1) if oldest_first else (_NEWEST, _NEWEST)
+    bounds = (since, until, *(end if after is None else after), limit)
+    found = [Line(*row) for row in connection.execute(OLDEST_FIRST if oldest_first else NEWEST_FIRST, bounds)]
+    return found, (found[-1].at, found[-1].id) if len(found) == limit else None
+
+
+def last_line(connection: sqlite3.Connection) -> int:
+    """Id of the line that was booked last, 0 if there is none."""
+    return int(connection.execute(LAST_LINE).fetchone()[0] or 0)
 
 
 def balances(connection: sqlite3.Connection) -> dict[str, int]:

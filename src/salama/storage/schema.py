@@ -108,7 +108,12 @@ _LEDGER: Final = (
     ) STRICT, WITHOUT ROWID""",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _LEDGER)
+_LEDGER_TIMES: Final = (
+    # A page of a year that is long over, without reading what came later.
+    "CREATE INDEX ledger_by_time ON ledger (at)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _LEDGER, _LEDGER_TIMES)
 """Migration n brings the schema from n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
