@@ -135,7 +135,7 @@ def fail_malformed_htlc(channel: Channel, event: FailMalformedHtlc, env: Channel
 
 def _decide(channel: Channel, htlc_id: int, removal: Removal, consumes: HandoffKey | None) -> Transition[Channel]:
     """Write down what becomes of an incoming HTLC. The first decision stands, except that a preimage overrules a
-    failure that was not sent."""
+    failure that was not sent, and on the chain also one that was: what is published may hold the HTLC still."""
     record, link = channel.record, channel.link
     rows: tuple[Row, ...] = () if consumes is None else (Consumed(consumes),)
     key = htlc_key(Side.INCOMING, htlc_id)
@@ -147,9 +147,8 @@ def _decide(channel: Channel, htlc_id: int, removal: Removal, consumes: HandoffK
     is_paid = isinstance(removal, Fulfilment)
     if isinstance(removal, Fulfilment) and sha256(removal.preimage) != htlc.payment_hash:
         raise CommandRefused("wrong_preimage", "the preimage does not hash to the payment hash")
-    if htlc.removal is not None and (
-        not is_paid or isinstance(htlc.removal, Fulfilment) or htlc.last_remote is not None
-    ):
+    is_final = htlc.last_remote is not None and record.phase is not Phase.ON_CHAIN
+    if htlc.removal is not None and (not is_paid or isinstance(htlc.removal, Fulfilment) or is_final):
         return Transition(channel, (), rows)
     is_queued = htlc.removal is not None
     htlcs = dict(record.htlcs)
