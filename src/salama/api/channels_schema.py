@@ -147,6 +147,17 @@ METHODS: tuple[Method, ...] = (
         ChannelsParams,
         Channels,
         aliases=("listchannels", "list_channels", "listpeerchannels"),
+        columns=(
+            "short_channel_id",
+            "peer",
+            "state",
+            "connected",
+            "capacity_msat",
+            "ours_msat",
+            "can_send_msat",
+            "can_receive_msat",
+            "channel_id",
+        ),
     ),
     Method(
         "setfees",

@@ -41,7 +41,9 @@ class Done(Result, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method as every face shows it. ``positional`` names the parameters that the terminal takes without a flag."""
+    """A method as every face shows it. ``positional`` names the parameters that the terminal takes without a flag,
+    ``columns`` what the rows of its result should show first where there is no room for all.
+    """
 
     name: str
     summary: str
@@ -49,3 +51,4 @@ class Method:
     result: type[Result]
     positional: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()

@@ -47,5 +47,6 @@ METHODS: tuple[Method, ...] = (
         "Whether every channel could be closed by force at a fee rate, and at what cost.",
         StressParams,
         Stress,
+        columns=("channel_id", "state", "fees_msat", "from_wallet_msat", "lines"),
     ),
 )

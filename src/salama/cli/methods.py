@@ -32,8 +32,8 @@ def method_command(method: Method) -> click.Command:
             kind = kind.type
         click_type = _CLICK_TYPES[type(kind)]
         if field.name in method.positional:
-            default = None if field.required else field.default
-            parameters.append(click.Argument([field.name], type=click_type, required=field.required, default=default))
+            given: dict[str, Any] = {} if field.required else {"default": field.default}
+            parameters.append(click.Argument([field.name], type=click_type, required=field.required, **given))
         elif isinstance(kind, msgspec.inspect.BoolType):
             parameters.append(
                 click.Option(["--" + field.name.replace("_", "-")], is_flag=True, default=False, help=words)
@@ -44,9 +44,9 @@ def method_command(method: Method) -> click.Command:
                     ["--" + field.name.replace("_", "-")],
                     type=click_type,
                     required=field.required,
-                    default=None if field.required else field.default,
-                    show_default=bool(field.default) if not field.required else False,
+                    show_default=not field.required and bool(field.default),
                     help=words,
+                    **({} if field.required else {"default": field.default}),
                 )
             )
     parameters += [
