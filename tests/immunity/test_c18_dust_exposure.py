@@ -47,7 +47,7 @@ def test_what_we_offer_never_exceeds_the_limit() -> None:
 def test_what_a_peer_offers_beyond_it_must_fail() -> None:
     """The peer's own limit is looser: we cannot keep it from offering, but we reveal nothing for the excess."""
     pair = Pair.opened()
-    pair.bob.env = TIGHT
+    pair.bob.env = replace(pair.bob.env, policy=TIGHT.policy)
     pair.alice.adds(*[353_000] * 2)
     pair.settle()
     assert [htlc.must_fail for htlc in pair.bob.pending.values()] == [False, False]
