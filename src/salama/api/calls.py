@@ -40,6 +40,7 @@ from salama.api.funding_schema import (
     PsbtSigned,
     PsbtSignParams,
 )
+from salama.api.ledger_schema import Accounts, Ledger, LedgerCheck, LedgerCheckParams, LedgerParams
 from salama.api.method import Done, Nothing, PageParams, Params, Result
 from salama.api.node_schema import (
     ConfigParams,
@@ -279,6 +280,24 @@ class Calls(ABC):
     async def openabort(self, opening: str) -> Done:
         """Give up a channel whose funding nobody has signed."""
         return await self.ask("openabort", OpenAbortParams(opening=opening), Done)
+
+    async def ledger(
+        self, *, limit: int = 100, cursor: str = "", since: str = "", until: str = "", oldest_first: bool = False
+    ) -> Ledger:
+        """Where the money went: double entry, newest first."""
+        return await self.ask(
+            "ledger",
+            LedgerParams(limit=limit, cursor=cursor, since=since, until=until, oldest_first=oldest_first),
+            Ledger,
+        )
+
+    async def ledgeraccounts(self, *, limit: int = 100, cursor: str = "") -> Accounts:
+        """What stands in each account of the ledger."""
+        return await self.ask("ledgeraccounts", PageParams(limit=limit, cursor=cursor), Accounts)
+
+    async def ledgercheck(self, *, full: bool = False) -> LedgerCheck:
+        """Hold the ledger against the coins, channels and claims that are there."""
+        return await self.ask("ledgercheck", LedgerCheckParams(full=full), LedgerCheck)
 
     async def backup(self, *, write: bool = False) -> BackupState:
         """Where the backup of the channels is, and how old; or write it now."""

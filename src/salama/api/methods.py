@@ -7,6 +7,7 @@ from __future__ import annotations
 from salama.api.backup_methods import BackupMethods
 from salama.api.channels_methods import ChannelMethods
 from salama.api.funding_methods import FundingMethods
+from salama.api.ledger_methods import LedgerMethods
 from salama.api.node_methods import NodeMethods
 from salama.api.onchain_methods import OnchainMethods
 from salama.api.payments_methods import PaymentMethods
@@ -16,7 +17,14 @@ from salama.api.wallet_methods import WalletMethods
 
 
 class Methods(
-    NodeMethods, WalletMethods, ChannelMethods, PaymentMethods, OnchainMethods, FundingMethods, BackupMethods
+    NodeMethods,
+    WalletMethods,
+    ChannelMethods,
+    PaymentMethods,
+    OnchainMethods,
+    FundingMethods,
+    LedgerMethods,
+    BackupMethods,
 ):
     """The methods of one node. A method of the schema is a method of the same name here, in the class of its area."""
 

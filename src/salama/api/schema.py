@@ -11,6 +11,7 @@ from salama.api import (
     backup_schema,
     channels_schema,
     funding_schema,
+    ledger_schema,
     node_schema,
     onchain_schema,
     payments_schema,
@@ -27,6 +28,7 @@ AREAS: tuple[tuple[Method, ...], ...] = (
     payments_schema.METHODS,
     onchain_schema.METHODS,
     funding_schema.METHODS,
+    ledger_schema.METHODS,
     backup_schema.METHODS,
 )
 METHODS: dict[str, Method] = {method.name: method for area in AREAS for method in area}

@@ -10,6 +10,7 @@ import click
 from salama import __version__
 from salama.api.schema import ALIASES, AREAS, METHODS, area_name
 from salama.cli.doctor import COMMANDS as DOCTOR_COMMANDS
+from salama.cli.ledger import COMMANDS as LEDGER_COMMANDS
 from salama.cli.methods import method_command
 from salama.cli.options import Refusal, run_options
 from salama.cli.recovery import COMMANDS as RECOVERY_COMMANDS
@@ -50,9 +51,9 @@ def salama() -> None:
 
 
 for _method in METHODS.values():
-    if _method.name not in ("decode", "backup"):  # they have more to offer: see below
+    if _method.name not in ("decode", "backup", "ledger", "ledgeraccounts", "ledgercheck"):  # see below: there is more
         salama.add_command(method_command(_method))
-for _command in (*SEED_COMMANDS, *DOCTOR_COMMANDS, *RECOVERY_COMMANDS):
+for _command in (*SEED_COMMANDS, *DOCTOR_COMMANDS, *RECOVERY_COMMANDS, *LEDGER_COMMANDS):
     salama.add_command(_command)
 
 

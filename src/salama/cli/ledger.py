@@ -1,0 +1,180 @@
+"""`salama ledger`: where the money went, for people and other programs; its accounts; and whether it is all there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from salama.api.method import Method
+from salama.api.schema import METHODS
+from salama.base.machine import CommandRefused
+from salama.cli.methods import method_command
+from salama.cli.options import Refusal, default_network, socket_path, wants_json
+
+PAGE = 1000
+"""Lines that are asked for at once when all of them are wanted."""
+TRIES = 10
+"""How often accounts that fill several pages are read again until nothing was booked meanwhile."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--since", default="", help="From this moment on: 2026-01-31, 2026-01-31T12:00 (UTC) or unix seconds.")
+@click.option("--until", default="", help="Until before this moment.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("table", "csv", "beancount")),
+    default="table",
+    show_default=True,
+    help="A table shows one page, newest first; the others show everything, oldest first.",
+)
+@click.option("--limit", type=click.IntRange(1, PAGE), default=100, show_default=True, help="Lines of a page.")
+@click.option("--cursor", default="", help="Where the last page ended (its next cursor).")
+@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
+@click.option("--network", default=default_network, help="Network of the default data directory.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
+@click.pass_context
+def ledger(
+    context: click.Context,
+    since: str,
+    until: str,
+    format_: str,
+    limit: int,
+    cursor: str,
+    directory: str | None,
+    network: str,
+    json_: bool,
+) -> None:
+    """Where the money went: each amount from one account to another.
+
+    \b
+    salama ledger --since 2026-01-01 --until 2027-01-01
+    salama ledger --format csv > ledger.csv
+    salama ledger --format beancount > ledger.beancount
+    salama ledger accounts
+    salama ledger check
+    """
+    if context.invoked_subcommand is not None:
+        return
+    asked = _Asked(directory, network, json_ or (format_ == "table" and wants_json(json_)))
+    period = {"since": since, "until": until}
+    if format_ == "table":
+        page = asked.call("ledger", **period, limit=limit, cursor=cursor)
+        if asked.as_json:
+            click.echo(json.dumps(page, indent=2))
+        else:
+            _show(page)
+        return
+    from salama.cli.ledger_text import beancount_lines, csv_lines
+
+    if format_ == "csv":
+        text = csv_lines(asked.lines(period))
+    else:
+        last, sums = asked.sums()
+        # What was booked since the sums were read is left for the next time.
+        lines = (line for line in asked.lines(period) if line["id"] <= last)
+        title = f"Salama {asked.call('getinfo')['node_id']}"
+        text = beancount_lines(lines, title, None if since or until else sums)
+    for line in text:
+        click.echo(line)
+
+
+class _Asked:
+    """The node that is asked."""
+
+    def __init__(self, directory: str | None, network: str, as_json: bool) -> None:
+        self._socket, self.as_json = socket_path(directory, network), as_json
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        from salama.api.client import call
+
+        try:
+            answer: dict[str, Any] = call(self._socket, method, params)
+        except CommandRefused as refused:
+            raise Refusal(refused, self.as_json) from None
+        return answer
+
+    def lines(self, period: dict[str, str]) -> Iterator[dict[str, Any]]:
+        cursor = ""
+        while True:
+            page = self.call("ledger", **period, oldest_first=True, limit=PAGE, cursor=cursor)
+            yield from page["lines"]
+            if not (cursor := page["next_cursor"]):
+                return
+
+    def sums(self) -> tuple[int, dict[str, int] | None]:
+        """The last line that is counted, and the accounts; None for them if they do not hold still."""
+        last = -1
+        for _ in range(TRIES):
+            cursor, seen, found = "", set[int](), dict[str, int]()
+            while True:
+                page = self.call("ledgeraccounts", limit=PAGE, cursor=cursor)
+                seen.add(page["last_line"])
+                found |= {one["account"]: one["amount_msat"] for one in page["accounts"]}
+                if not (cursor := page["next_cursor"]):
+                    break
+            last = max(seen)
+            if len(seen) == 1:
+                return last, found
+        return last, None
+
+
+def _show(page: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from salama.base.amounts import render_amount
+    from salama.cli.ledger_text import time_of
+
+    table = Table(header_style="bold")
+    for column in ("time (UTC)", "amount", "from", "to", "for"):
+        table.add_column(column, justify="right" if column == "amount" else "left")
+    for one in page["lines"]:
+        time = time_of(one["at"]).strftime("%Y-%m-%d %H:%M:%S")
+        row = (render_amount(one["amount_msat"]), _short(one["source"]), _short(one["target"]), one["cause"])
+        table.add_row(time, *row)
+    console = Console()
+    console.print(table)
+    if page["next_cursor"]:
+        console.print(f"more: --cursor {page['next_cursor']}")
+
+
+def _short(account: str) -> str:
+    return ":".join(part[:10] + "…" if len(part) == 64 else part for part in account.split(":"))
+
+
+def _named(name: str, method: Method) -> click.Command:
+    command = method_command(method)
+    command.name = name
+    return command
+
+
+ledger.add_command(_named("accounts", METHODS["ledgeraccounts"]))
+
+
+@ledger.command()
+@click.option("--full", is_flag=True, help="Add up every line again; takes long when there are many.")
+@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
+@click.option("--network", default=default_network, help="Network of the default data directory.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
+def check(full: bool, directory: str | None, network: str, json_: bool) -> None:
+    """Hold the ledger against the coins, channels and claims that are there, to the millisatoshi.
+
+    The exit status is 1 if anything differs.
+    """
+    from salama.cli.show import show
+
+    asked = _Asked(directory, network, wants_json(json_))
+    found = asked.call("ledgercheck", full=full)
+    if asked.as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(METHODS["ledgercheck"], found)
+    sys.exit(int(not found["balanced"]))
+
+
+COMMANDS = (ledger,)
