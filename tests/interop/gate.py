@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from interop_bench import Chain
 from salama.bitcoin.tx import Tx
 
 ALREADY = ("txn-already", "Transaction already in block chain", "Transaction outputs already in utxo set", "txn-same")
-REJECTED = -26
+GONE = "bad-txns-inputs-missingorspent"
+TOO_CHEAP = "insufficient fee, rejecting replacement"
+PUSH = 10_000_000
+"""Satoshis by which a transaction is favoured to see whether anything but its fee is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,19 @@ class Verdict:
 
     txs: tuple[Tx, ...]
     complaint: str
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Nodes are killed here: a connection that is gone is no news.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def _told(tx: Tx) -> str:
+    return f"{str(tx.txid)[:8]} spends {[f'{str(i.outpoint.txid)[:8]}:{i.outpoint.vout}' for i in tx.inputs]}"
 
 
 class Gate(Chain):
@@ -60,8 +77,7 @@ class Gate(Chain):
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -82,7 +98,7 @@ class Gate(Chain):
     @property
     def complaints(self) -> list[str]:
         """What bitcoind had against transactions of our nodes."""
-        return [one.complaint for one in self.verdicts if one.complaint]
+        return [f"{one.complaint} ({', '.join(map(_told, one.txs))})" for one in self.verdicts if one.complaint]
 
     @property
     def taken(self) -> dict[str, Tx]:
@@ -102,8 +118,13 @@ class Gate(Chain):
             status, answer = self._ask(body, authorization)
         except (OSError, http.client.HTTPException):
             return 503, b"{}"
+        if status not in (200, 500):
+            # No answer of the kind: another cookie is wanted, or patience.
+            return status, answer
         if methods == ["sendrawtransaction"]:
-            self._note(requests[0]["params"][:1], self._error(answer), forecast)
+            complaint = self._error(answer)
+            if not (complaint and self._is_loser(requests[0]["params"][0], complaint)):
+                self._note(requests[0]["params"][:1], complaint, forecast)
         elif methods == ["submitpackage"]:
             self._note(requests[0]["params"][0], self._package_error(answer), None)
         if self.feerate is not None and "estimatesmartfee" in methods:
@@ -126,6 +147,22 @@ class Gate(Chain):
         except (OSError, http.client.HTTPException, TypeError, ValueError):
             return ""
         return "" if found["allowed"] else str(found["reject-reason"])
+
+    def _is_loser(self, raw: str, complaint: str) -> bool:
+        """Whether it ends a channel, and another of our nodes' transactions that does so was there before.
+
+        Each side has a commitment, and with ``option_simple_close`` a closing transaction (B2.30): one confirms.
+        """
+        tx = Tx.decode(bytes.fromhex(raw))
+        taken = {i.outpoint for other in self.taken.values() if other.txid != tx.txid for i in other.inputs}
+        if any(len(i.witness) != 4 or i.outpoint not in taken for i in tx.inputs):
+            return False
+        if complaint.startswith(TOO_CHEAP):
+            self.call("prioritisetransaction", str(tx.txid), 0, PUSH)
+            (found,) = self.call("testmempoolaccept", [raw])
+            self.call("prioritisetransaction", str(tx.txid), 0, -PUSH)
+            return bool(found["allowed"] and round(found["fees"]["base"] * 100_000_000) >= found["vsize"])
+        return complaint.startswith(GONE)
 
     @staticmethod
     def _error(answer: bytes) -> str:

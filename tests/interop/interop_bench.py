@@ -45,7 +45,8 @@ BITCOIND_ROOT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 ANYONE = script(OP_1)
 ANYONE_SCRIPT = p2wsh(ANYONE)
 ANYONE_ADDRESS = str(render(ANYONE_SCRIPT, NETWORKS["regtest"]))
-NOBODY_ADDRESS = str(render(p2wsh(b"\x6a"), NETWORKS["regtest"]))
+NOBODY_SCRIPT = p2wsh(b"\x6a")
+NOBODY_ADDRESS = str(render(NOBODY_SCRIPT, NETWORKS["regtest"]))
 """Coins sent there are gone; blocks that nobody is to profit from are mined to it."""
 
 WAIT_SECONDS = 30.0
