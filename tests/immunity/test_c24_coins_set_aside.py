@@ -6,7 +6,8 @@ Defence: onchain/machine.py:_carry_out gives back at once what a plan did not us
 crash between a lease and what it is for, node/node.py:Node._release_forgotten_openings what an opening left; every
 lease is on disk before a coin is spent, and wallet/step.py refuses a coin to a second purpose.
 
-In tests/onchain every turn of every test demands that coins are set aside for claims under way and for nothing else.
+In tests/onchain every turn of every test demands that coins are set aside for claims under way and for nothing else;
+tests/node/test_funding_crashes.py cuts the power at lines all over openings, batches, PSBTs and withdrawals.
 """
 
 from __future__ import annotations

@@ -85,6 +85,23 @@ def test_a_held_channel_is_given_up(network: LocalNetwork) -> None:
     assert network.mempool() == []
 
 
+def test_a_held_channel_is_not_given_up_once_somebody_has_published_its_funding(network: LocalNetwork) -> None:
+    """The owner of the other wallet did not wait for `openfinish`: forgotten now, the money would be lost."""
+    alice, bob, carol = ready(network, "alice", "bob", "carol")
+    begun = alice.call("openpsbt", peer=bob.uri, amount="500000sat")
+    psbt = carol.call("psbtfund", address=begun["address"], amount="500000sat", feerate=1000)["psbt"]
+    held = alice.call("openverify", opening=begun["opening"], psbt=psbt)["channel_id"]
+    signed = carol.call("psbtsign", psbt=psbt)["psbt"]
+    published = carol.call("psbtfinalise", psbt=signed, publish=True)["txid"]
+    assert network.mempool() == [published]
+    assert code_of(alice, "openabort", opening=held) == "funding_signed"
+    network.mine(6)
+    until(
+        "the channel is open",
+        lambda: any(one["channel_id"] == held and one["state"] == "normal" for one in alice.channels(bob)),
+    )
+
+
 def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
     alice, bob, carol = ready(network, "alice", "bob", "carol")
     before = alice.call("balance")

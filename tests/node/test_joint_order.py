@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from salama.bitcoin.script import p2wsh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.chain.backend import BackendUnavailable, BroadcastResult
 from salama.channel.events import ForgetChannel, PublishFunding
+from salama.channel.state import Phase
 from salama.crypto.secp256k1 import public_key
 from salama.node.chain import Broadcaster
 from salama.node.joint_funding import JointFunding, Wanted
@@ -138,6 +140,15 @@ def test_without_an_answer_it_stays_on_record(tmp_path: Path) -> None:
 # --- joint fundings ---
 
 
+def held_record(channel_id: ChannelId, outpoint: OutPoint) -> Any:
+    funding = SimpleNamespace(outpoint=outpoint, tx=None, confirmation=None)
+    params = SimpleNamespace(is_opener=True)
+    return SimpleNamespace(
+        channel_id=channel_id, funding=funding, active=(funding,), params=params, restored=False,
+        phase=Phase.AWAITING_FUNDING,
+    )  # fmt: skip
+
+
 class Channels:
     """The registry of channels, as far as a batch can see it: each opening asks, is given its funding, and ends."""
 
@@ -159,13 +170,15 @@ class Channels:
         if name == "second" and self.fails == "after":
             raise CommandRefused("opening_failed", "its signature is not valid")
         self.said.append(f"{name} peer signed")
-        channel_id = ChannelId(name.encode().ljust(32, b"\0"))
-        self.by_id[channel_id] = self.funders[funder]
-        return channel_id, OutPoint(made.tx.txid, made.vout)
+        actor = self.funders[funder]
+        actor.record = held_record(ChannelId(name.encode().ljust(32, b"\0")), OutPoint(made.tx.txid, made.vout))
+        self.by_id[actor.record.channel_id] = actor
+        return actor.record.channel_id, actor.record.funding.outpoint
 
     class Actor:
         def __init__(self, registry: Channels, name: str) -> None:
             self.registry, self.name = registry, name
+            self.record: Any = None
 
         def tell(self, event: object) -> None:
             assert isinstance(event, ForgetChannel)
@@ -190,7 +203,7 @@ def batch(directory: Path, fails: str, monkeypatch: pytest.MonkeyPatch) -> list[
     monkeypatch.setattr(WalletActor, "sign", telling)
 
     async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
-        joint = JointFunding(Channels(said, fails), wallet, Outside())  # type: ignore[arg-type]
+        joint = JointFunding(Channels(said, fails), wallet, backend, Outside())  # type: ignore[arg-type]
         peer = NodeId(public_key(bytes(31) + b"\x01"))
         wanted = [Wanted(peer, Sat(amount), Msat(0), True) for amount in (100_000, 200_000)]
         if fails:

@@ -2,28 +2,35 @@
 
 The order is the whole safety. Each peer signs our first commitment for an output of a transaction that nobody has
 signed; only then is it signed; only then is it written into every channel, and published. Whatever ends this before the
-signature leaves nothing that could reach the chain.
+signature leaves nothing that could reach the chain. Whatever ends it after the first channel has it finds the
+transaction there at the next start, for the others: none of them may be given up any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from salama.base.ids import ChannelId, NodeId, OutPoint
+from salama.base.ids import ChannelId, NodeId, OutPoint, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.bitcoin.psbt import Psbt
 from salama.bitcoin.script import witness_program
 from salama.bitcoin.tx import Tx, TxOut
+from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
 from salama.channel.events import ForgetChannel, FundingMade, PublishFunding
 from salama.channel.held import is_held
+from salama.channel.state import ChannelRecord
 from salama.node.channels import Channels
 from salama.node.outside import Outside
 from salama.node.wallet import WalletActor
+from salama.wallet.coins import WalletState
 from salama.wallet.psbts import finalised
+
+log = logging.getLogger("salama.channels")
 
 MAX_BATCH: Final = 25
 """Channels opened by one transaction."""
@@ -85,9 +92,12 @@ class _External:
 class JointFunding:
     """Batches, and fundings from outside."""
 
-    def __init__(self, channels: Channels, wallet: WalletActor, outside: Outside) -> None:
-        self._channels, self._wallet, self._outside = channels, wallet, outside
+    def __init__(self, channels: Channels, wallet: WalletActor, backend: ChainBackend, outside: Outside) -> None:
+        self._channels, self._wallet, self._backend, self._outside = channels, wallet, backend, outside
         self._external: dict[str, _External] = {}
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._batches: set[Txid] = set()
+        """Transactions of batches under way."""
 
     # --- several at once ----------------------------------------------------------------------------------------------
 
@@ -106,21 +116,48 @@ class JointFunding:
             for one, funder in zip(wanted, funders, strict=True)
         ]  # fmt: skip
         purpose = f"open batch {self._outside.entropy(8).hex()}"
+        txid: Txid | None = None
         try:
             outputs = await self._all_asked(funders, openings)
             funded = await self._wallet.draft(tuple(outputs), feerate, purpose)
+            txid = funded.tx.txid
+            self._batches.add(txid)
             for place, funder in enumerate(funders):
                 funder.made.set_result(FundingMade(funded.tx, funded.index_of(place), publish=False))
             opened = await asyncio.gather(*openings)
-            # From here on every output belongs to a channel whose peer has signed: forward only.
+            if len(self.held_for(txid)) != len(opened):
+                raise CommandRefused("batch_failed", "A channel of the batch has ended before all of them were ready.")
+            # From here on every output belongs to a channel whose peer has signed: forward only, whoever gives up.
             tx = self._wallet.sign(funded, purpose)
         except BaseException:
+            if txid is not None:
+                self._batches.discard(txid)
             await asyncio.shield(self._undo(funders, openings))
             self._wallet.release(purpose)
             raise
-        for channel_id, _ in opened:
-            await self.publish(channel_id, tx)
+        # A caller who goes away does not stop it halfway.
+        work = self._publish_all([channel_id for channel_id, _ in opened], tx)
+        self._publishing.add(publishing := asyncio.create_task(work))
+        publishing.add_done_callback(self._publishing.discard)
+        await asyncio.shield(publishing)
         return list(opened)
+
+    async def _publish_all(self, channels: Sequence[ChannelId], tx: Tx) -> None:
+        """Give the signed transaction to all of them at once. Raises CommandRefused if none takes it.
+
+        One that fails in this very moment does not keep it from the others: its commitment spends its output.
+        """
+        try:
+            outcomes = await asyncio.gather(*(self.publish(one, tx) for one in channels), return_exceptions=True)
+        finally:
+            self._batches.discard(tx.txid)
+        for channel_id, outcome in zip(channels, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                log.error("channel %s failed while its funding was published: %s", channel_id, outcome)
+        if all(isinstance(outcome, BaseException) for outcome in outcomes):
+            raise CommandRefused(
+                "batch_failed", "Every channel of the batch has ended.", "`salama channels` lists them."
+            )
 
     @staticmethod
     async def _all_asked(funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> list[TxOut]:
@@ -146,10 +183,12 @@ class JointFunding:
             one.add_done_callback(_read)
         await asyncio.wait(openings, timeout=UNDO_SECONDS)
 
-    async def _forget(self, channel_id: ChannelId, reason: str) -> None:
-        actor = self._channels.by_id.get(channel_id)
-        if actor is not None:
-            await self._channels.command(actor, ForgetChannel(reason))
+    def held_for(self, txid: Txid) -> list[ChannelId]:
+        """Channels that wait for this transaction."""
+        records = [actor.record for actor in self._channels.by_id.values()]
+        return [
+            one.channel_id for one in records if one is not None and one.funding.outpoint.txid == txid and is_held(one)
+        ]
 
     async def publish(self, channel_id: ChannelId, tx: Tx) -> None:
         """Write the signed transaction into the channel, then to the network. Raises CommandRefused."""
@@ -233,9 +272,43 @@ class JointFunding:
         return True
 
     async def forget(self, channel_id: ChannelId, reason: str) -> None:
-        """Give up a channel whose funding is held. Raises CommandRefused."""
+        """Give up a channel whose funding is held, and nobody has published it. Raises CommandRefused."""
         actor = self._channels.by_id.get(channel_id)
         record = actor.record if actor is not None else None
-        if record is None or not is_held(record):
+        if actor is None or record is None or not is_held(record):
             raise CommandRefused("not_held", "The funding of this channel is not held back.", "Close it instead.")
-        await self._forget(channel_id, reason)
+        txid = record.funding.outpoint.txid
+        try:
+            is_known = await self._backend.transaction(txid) is not None
+        except (BackendError, BackendUnavailable) as error:
+            raise CommandRefused(
+                "chain_unknown", f"Whether the funding is published cannot be told: {error}.", "Try again later."
+            ) from None
+        if is_known or txid in self._batches or self._is_signed(txid):
+            raise CommandRefused(
+                "funding_signed", "The funding of this channel is signed, and on its way.", "Close the channel instead."
+            )
+        await self._channels.command(actor, ForgetChannel(reason))
+
+    def _is_signed(self, txid: Txid) -> bool:
+        """Whether the transaction is on record, with another channel of it or in the wallet."""
+        records = [actor.record for actor in self._channels.by_id.values()]
+        return txid in signed_fundings([one for one in records if one is not None], self._wallet.state)
+
+    def resume(self) -> None:
+        """At start-up: what one channel, or the wallet, has signed is given to those that still wait for it."""
+        actors = [(actor, actor.record) for actor in self._channels.by_id.values()]
+        signed = signed_fundings([record for _, record in actors if record is not None], self._wallet.state)
+        for actor, record in actors:
+            if record is not None and is_held(record):
+                tx = signed.get(record.funding.outpoint.txid)
+                if tx is not None:
+                    actor.tell(PublishFunding(tx))
+
+
+def signed_fundings(records: Iterable[ChannelRecord], wallet: WalletState) -> dict[Txid, Tx]:
+    """Signed transactions that are on record: fundings, and what the wallet spends."""
+    found = {txid: one.tx for txid, one in wallet.recent.items() if one.tx is not None}
+    for record in records:
+        found.update({funding.tx.txid: funding.tx for funding in record.active if funding.tx is not None})
+    return found

@@ -121,6 +121,11 @@ class Psbts:
                 "This transaction pays a channel that its peer has not signed for; published, the money would be lost.",
                 "Use `openverify`, then `openfinish`.",
             )
+        if waiting := self._joint.held_for(tx.txid):
+            # On record with its channels before it is out: none of them may be given up any more.
+            for channel_id in waiting:
+                await self._joint.publish(channel_id, tx)
+            return tx
         held = {self._wallet.state.leases.get(one.outpoint, "") for one in tx.inputs}
         purposes = sorted(one for one in held if one.startswith(PURPOSE))
         await self._spending.publish(tx, purposes[0] if purposes else PURPOSE)
