@@ -17,9 +17,11 @@ from salama.sim import crashes, invariants
 from salama.sim.crashes import Fuse, PowerCut
 from salama.sim.director import Size, Story
 from salama.sim.disk import LOG_HEADER, PAGE, torn
+from salama.sim.faults import KINDS
 from salama.sim.links import told
 from salama.sim.loop import NodeLoop
-from salama.sim.run import main, run_seed, shrink
+from salama.sim.run import Result, main, run_seed
+from salama.sim.shrinking import shrink, story_of
 from salama.sim.traffic import Tried
 from salama.sim.words import FAIL, FULFIL, Words
 from salama.sim.world import World
@@ -316,20 +318,34 @@ def test_liars_cannot_freeze_or_crash_anyone():
     assert sum(number for kind, number in counts.items() if kind.startswith("hostile")) >= 5
 
 
-def test_shrinking_finds_the_smallest_world_that_fails(monkeypatch):
-    import salama.sim.run as run
+def test_shrinking_finds_the_smallest_world_that_fails():
+    def run(seed, size, **_):
+        bad = "cut" in (size.only or KINDS) and size.faults > 0 and size.payments >= 10
+        return Result(seed, "", ["bad"] if bad else [], Counter(), Counter(), 0, 0.0)
 
-    def fails(seed, size, **_):
-        bad = "cut" in (size.only or run.KINDS) and size.faults > 0 and size.payments >= 10
-        return replace(run_seed_result, problems=["bad"] if bad else [])
-
-    run_seed_result = run.Result(1, "", [], Counter(), Counter(), 0, 0.0)
-    monkeypatch.setattr(run, "run_seed", fails)
-    small = shrink(1, Size(nodes=(5, 8), payments=64, faults=1.0, lies=0.1))
+    said = []
+    small = shrink(1, Size(nodes=(5, 8), payments=64, faults=1.0, lies=0.1), run, said.append)
     assert small.only == {"cut"}
     assert small.lies == 0.0
     assert 10 <= small.payments < 20
     assert small.nodes == (2, 2)
+    assert said[0] == "without faults: does not fail"
+    assert "without plug: fails, too" in said
+
+
+def test_the_story_of_a_failure_is_about_what_failed():
+    def run(seed, size, *, tell, **_):
+        tell("[1] 0.1 n1: boots (1)")
+        tell("[2] 0.2 n2: boots (1)")
+        tell("[3] 0.3 n2>n1 update_add_htlc b8844d51 #1")
+        tell("[4] 0.4 n2>n1 update_add_htlc 11111111 #1")
+        for at in range(200):
+            tell(f"[{at}] block {at}")
+        return Result(seed, "", ["[5] 0.5 n2 b8844d510ca5 never came to rest"], Counter(), Counter(), 0, 0.0)
+
+    first, *told = story_of(1, CALM, run)
+    assert "(202 lines left out" in first
+    assert told == ["[2] 0.2 n2: boots (1)", "[3] 0.3 n2>n1 update_add_htlc b8844d51 #1"]
 
 
 def test_the_command_tells_a_line_for_each_seed(capsys):

@@ -9,7 +9,7 @@ from salama.bitcoin.tx import Tx
 from salama.channel.state import ChannelRecord, Phase
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
 from salama.payments.records import ForwardStatus, InvoiceStatus, Payment, PaymentStatus
-from salama.storage import queries
+from salama.storage import ledger_check, queries
 
 if TYPE_CHECKING:
     from salama.sim.machine import Machine
@@ -148,6 +148,16 @@ def judge(world: World, tried: list[Tried]) -> None:
                 flows[machine.name] += int(forward.amount_in) - int(forward.amount_out)
     if not world.forced and not any(machine.is_hostile for machine in world.machines):
         _balances(world, flows)
+    for machine in world.machines:
+        check_ledger(world, machine, deep=True)
+
+
+def check_ledger(world: World, machine: Machine, *, deep: bool = False) -> None:
+    """The ledger of ``machine`` holds what its coins, channels and claims hold; ``deep``: and every line counts."""
+    assert machine.journal is not None
+    report = machine.journal.read_now(partial(ledger_check.check, deep=deep))
+    for problem in report.problems:
+        world.problem(f"{machine.name}: ledger: {problem}")
 
 
 def _excused(world: World, one: Tried, payment: Payment | None) -> bool:

@@ -22,7 +22,8 @@ import click
 
 from salama.sim.director import SMALL, Size, Story, large
 from salama.sim.faults import HAPPENINGS, KINDS
-from salama.sim.world import World
+from salama.sim.shrinking import shrink, story_of
+from salama.sim.world import Tell, World
 
 PLAN_SEEDS = 500
 PLAN_CRASHES, PLAN_PLACES, PLAN_EACH_FAULT, PLAN_SUCCESS = 1000, 40, 100, 0.6
@@ -59,9 +60,12 @@ class Result:
 
 
 def run_seed(
-    seed: int, size: Size = SMALL, *, max_steps: int | None = None, tell: bool = False, is_hasty: bool = False
+    seed: int, size: Size = SMALL, *, max_steps: int | None = None, tell: Tell | None = None, is_hasty: bool = False
 ) -> Result:
-    """One world from its beginning to its judgement, or if ``is_hasty`` to its first problem."""
+    """One world from its beginning to its judgement, or if ``is_hasty`` to its first problem.
+
+    ``tell`` is called with each line of its story.
+    """
     started = time.process_time()
     logging.getLogger("salama").setLevel(logging.CRITICAL + 1)
     memory = Path("/dev/shm")
@@ -90,35 +94,6 @@ def missing(total: Counter[str], points: Counter[str], seeds: int) -> list[str]:
     ]
     wanted += [(name, total[name], PLAN_EACH_FAULT * share) for name in (*HAPPENINGS, *UNDER_LOAD)]
     return [f"{name}: {got} of {least:.0f}" for name, got, least in wanted if got < least]
-
-
-def shrink(seed: int, size: Size) -> Size:
-    """A smaller world that still fails: fewer kinds of faults, fewer payments, fewer nodes, as long as it does."""
-
-    def fails(smaller: Size) -> bool:
-        try:
-            return bool(run_seed(seed, smaller, is_hasty=True).problems)
-        except Exception:
-            return True
-
-    if fails(none := replace(size, faults=0.0)):
-        size = none
-    if size.forced and fails(none := replace(size, forced=0)):
-        size = none
-    if size.openings and fails(none := replace(size, openings=0)):
-        size = none
-    if size.lies and fails(honest := replace(size, lies=0.0)):
-        size = honest
-    if size.faults:
-        for kind in KINDS:
-            fewer = (size.only or frozenset(KINDS)) - {kind}
-            if fewer and fails(without := replace(size, only=fewer)):
-                size = without
-    while size.payments > 4 and fails(half := replace(size, payments=size.payments // 2, seconds=size.seconds / 2)):
-        size = half
-    while size.nodes[1] > 2 and fails(smaller := replace(size, nodes=(2, size.nodes[1] - 1))):
-        size = smaller
-    return size
 
 
 def _range(text: str) -> range:
@@ -158,7 +133,7 @@ def main(
     points: Counter[str] = Counter()
     failed: list[int] = []
     sizes = {seed: _size(large(seed) if is_large else SMALL, only, **given) for seed in _range(seeds)}
-    for result in _results(sizes, jobs, max_steps=steps, tell=replay):
+    for result in _results(sizes, jobs, max_steps=steps, tell=_aloud if replay else None):
         print(f"{result.line} cpu={result.seconds:.1f}s", flush=True)
         total += result.counts
         points += result.crash_points
@@ -167,13 +142,20 @@ def main(
             for problem in result.problems:
                 print(f"    {problem}")
             size = sizes[result.seed]
-            again = _again(result.seed, shrink(result.seed, size) if shrinking else size)
-            print(f"    see it again: {again} --replay", flush=True)
+            if shrinking:
+                size = shrink(result.seed, size, run_seed, lambda line: print(f"    {line}", flush=True))
+                for line in story_of(result.seed, size, run_seed):
+                    print(f"    | {line}")
+            print(f"    see it again: {_again(result.seed, size)} --replay", flush=True)
     _sums(total, points, failed)
     short = missing(total, points, len(sizes)) if counts else []
     for one in short:
         print(f"too few {one}")
     sys.exit(1 if failed or short else 0)
+
+
+def _aloud(line: str) -> None:
+    print(line, flush=True)
 
 
 def _results(sizes: dict[int, Size], jobs: int, **how: Any) -> Iterator[Result]:

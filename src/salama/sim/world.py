@@ -22,6 +22,8 @@ from salama.sim.links import Network
 from salama.sim.loop import NodeLoop
 from salama.sim.machine import EPOCH, Machine
 
+Tell = Callable[[str], None]
+
 
 class World:
     """Owns time, order and dice."""
@@ -32,7 +34,7 @@ class World:
         directory: Path,
         *,
         max_steps: int | None = None,
-        tell: bool = False,
+        tell: Tell | None = None,
         is_hasty: bool = False,
     ) -> None:
         self.seed, self.directory = seed, directory
@@ -79,8 +81,8 @@ class World:
         line = f"{self.time:.6f} {what}"
         self.notes += 1
         self._hash.update(line.encode() + b"\n")
-        if self.tell:
-            print(f"[{self.steps}] {line}", flush=True)
+        if self.tell is not None:
+            self.tell(f"[{self.steps}] {line}")
 
     def count(self, what: str) -> None:
         self.counts[what] += 1
@@ -102,8 +104,8 @@ class World:
             return
         trace = "".join(traceback.format_exception(error)) if error is not None else ""
         self.problem(f"{loop.name}: {what}: {error!r}")
-        if self.tell:
-            print(trace)
+        if self.tell is not None:
+            self.tell(trace)
 
     # --- time and order -----------------------------------------------------------------------------------------------
 
