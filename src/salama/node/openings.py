@@ -355,6 +355,10 @@ class Openings(ABC):
         except CommandRefused as refused:
             actor.tell(FundingRefused(refused.code, refused.reason))
             return
+        if actor.is_retired:
+            # It ended in the very turn that asked for the coins: nobody else would ever free them (immunity C24).
+            self.wallet.release(purpose_of(actor))
+            return
         vout = next(i for i, output in enumerate(tx.outputs) if output == TxOut(amount, script))
         actor.tell(FundingMade(tx, vout))
 
