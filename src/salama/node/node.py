@@ -175,7 +175,7 @@ class Node:
             outside,
             self.channels.fee_reserve,
         )
-        self.joint = JointFunding(self.channels, self.wallet, outside)
+        self.joint = JointFunding(self.channels, self.wallet, self.backend, outside)
         self.psbts = Psbts(self.wallet, self.backend, self.spending, self.joint, config.network, outside)
         self.gossip = GossipActor(
             journal,
@@ -264,6 +264,7 @@ class Node:
         # A crash may have come between a channel's record and its backup: nothing of it was said yet.
         await self.backups.renew()
         await self.channels.resume()
+        self.joint.resume()
         self.onchain.load(records)
         for handoff in handoffs:
             self.payments.tell(HandoffArrived(handoff))
