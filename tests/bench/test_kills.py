@@ -7,6 +7,7 @@ from bench.kills import kill_often
 def check(count: int, seed: int) -> None:
     said: list[str] = []
     found = kill_often(count, said.append, seed)
+    print(found)
     assert found["wrong"] == [], said
     assert found["kills"] == sum(found["killed"].values()) == count
     assert found["payments_succeeded"] >= count

@@ -22,6 +22,7 @@ MESSAGES = ("commitment_signed", "revoke_and_ack")
 
 def check(line: Line, count: int, seed: int) -> None:
     found = PowerCuts(line, random.Random(seed)).run(count)
+    print(found)
     assert found.wrong == []
     assert found.cuts == count
     # The power did fail while something was on its way to the disk.
@@ -80,4 +81,5 @@ def test_two_hundred_power_cuts() -> None:
 
 def test_nodes_that_do_not_sync_are_found_out(line: Line) -> None:
     found = PowerCuts(line, random.Random(3), synchronous="OFF").run(20)
+    print(found)
     assert found.wrong != []
