@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import pytest
 from onchain_world import IRREVOCABLE, Chain, Side, World, open_chain
@@ -15,16 +15,11 @@ from salama.bitcoin.script import p2wpkh, p2wsh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.chain.devnet.mempool import Entry
 from salama.channel.events import (
-    CloseChannel,
-    FailHtlc,
     HtlcFailed,
-    Origin,
-    PreimageLearned,
     PublicEvent,
     SettleHtlc,
 )
 from salama.channel.scripts import funding_script, to_remote_script
-from salama.channel.state import Phase
 from salama.onchain.events import BlockSeen, SpendSeen
 from salama.onchain.identify import CloseKind, identify
 from salama.onchain.machine import PATIENCE, close_of, new_state
@@ -55,178 +50,10 @@ def kind_of(side: Side) -> CloseKind:
 # --- preimages beat everything ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by_bob", [True, False])
-def test_a_preimage_learned_off_chain_is_never_followed_by_a_failure(chain: Chain, by_bob: bool) -> None:
-    """C1, C2: the HTLC is missing from the commitment that confirms, because it was fulfilled."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alice.end.adds(50_000_000, expiry=chain.height + 40)
-    world.pair.settle()
-    bob.end.settles_all()
-    world.pair.deliver(bob.end)  # update_fulfill_htlc
-    world.pair.deliver(bob.end)  # commitment_signed: gone from our commitment, not from theirs
-    world.pair.cut()
-    assert [row.preimage for row in alice.end.learned] == [preimage_of(0)]
-    world.force_close(bob if by_bob else alice)
-    for _ in range(20):
-        world.mine()
-        alice.restarts()
-    assert not alice.failed()
-
-
-@pytest.mark.parametrize("delivered", range(6))
-def test_the_older_valid_commitment_is_claimed_with_the_preimage(chain: Chain, delivered: int) -> None:
-    """C3: the peer fails the HTLC, publishes a commitment that still has it, and claims with the preimage."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alice.end.adds(50_000_000, expiry=chain.height + 40)
-    world.pair.settle()
-    cheater = world.twin(bob)
-    bob.end.fails_all()
-    for _ in range(delivered):
-        world.pair.deliver(bob.end if bob.end.outbox else alice.end)
-    # Up to here what the twin has is not revoked yet, or else the penalty takes it.
-    is_revoked = alice.end.record.funding.remote.number > cheater.end.record.funding.local.number
-    world.pair.cut()
-    bob.is_offline = True
-    cheater.does(SettleHtlc(0, preimage_of(0)))
-    world.force_close(cheater)
-    for _ in range(12):
-        chain.mine()
-        cheater.follows()
-        world.follow()
-    assert (kind_of(alice) is CloseKind.REVOKED) == is_revoked
-    if not is_revoked:
-        assert alice.learned() == {0} and not alice.failed()
-
-
-def test_a_mempool_preimage_counts_at_once_and_a_wrong_one_never(chain: Chain) -> None:
-    """C14, C11."""
-    world = World.open(chain)
-    alice = world.alice
-    alice.end.adds(50_000_000, expiry=chain.height + 40)
-    world.pair.settle()
-    world.pair.cut()
-    world.force_close(alice)
-    world.mine()
-    outpoint = world.alice.end.record.funding.outpoint
-    shows = Tx(2, (TxIn(outpoint, witness=(b"sig", bytes(32), b"script")),), (TxOut(Sat(1), b""),), 0)
-    alice.run(SpendSeen(shows))
-    assert not alice.learned()
-    shows = shows.with_witness(0, (b"sig", bytes(preimage_of(0)), b"script"))
-    alice.run(SpendSeen(shows))
-    alice.run(SpendSeen(shows))
-    assert [r.preimage for r in alice.rows if isinstance(r, PreimageLearned)] == [preimage_of(0)]
-
-
 # --- duplicates -------------------------------------------------------------------------------------------------------
 
 
-def alike(world: World, adder: Side, count: int, amount: int, expiries: list[int]) -> None:
-    end = adder.end
-    events = [
-        replace(end.add_event(7, amount, expiries[n]), origin=Origin(f"{adder.name} {n}".encode()))
-        for n in range(count)
-    ]
-    end.does(*events)
-    world.pair.settle()
-
-
-@pytest.mark.parametrize("revoked", [False, True])
-def test_equal_htlcs_are_told_apart(chain: Chain, revoked: bool) -> None:
-    """C4: same hash and amount, other expiries; received ones differ in script, offered ones only in their place."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    first = chain.height + 30
-    expiries = [first + 3, first + 1, first + 2, first + 1]
-    alike(world, alice, 4, 20_000_000, expiries)
-    alike(world, bob, 4, 20_000_000, expiries)
-    publisher = bob
-    if revoked:
-        publisher = world.twin(bob)
-        alice.end.adds(1_000_000)
-        world.pair.settle()
-    tx = world.force_close(publisher)
-    close = identify(alice.end.record, tx, alice.htlcs_at)
-    assert close is not None and close.kind is (CloseKind.REVOKED if revoked else CloseKind.REMOTE)
-    htlcs = [output for output in close.outputs if output.role is Role.HTLC]
-    assert len({output.htlc.key for output in htlcs if output.htlc}) == 8 == len(htlcs)
-    for output in htlcs:
-        assert output.htlc is not None and tx.outputs[output.outpoint.vout].script == p2wsh(output.script)
-    in_order = [(o.offered, int(o.htlc.cltv_expiry), o.htlc.id) for o in htlcs if o.htlc and o.offered]
-    assert in_order == sorted(in_order), "alike but for expiry and id, by which the commitment sorted them"
-    chain.core.pool.entries.clear()
-
-
-@pytest.mark.parametrize("paid", [subset for size in range(4) for subset in combinations(range(3), size)])
-def test_every_subset_of_equal_htlcs_that_is_claimed(chain: Chain, paid: tuple[int, ...]) -> None:
-    """C4: whichever of them the payee claims, each is paid upstream for; what nobody claims comes back."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alike(world, alice, 3, 20_000_000, [chain.height + 12] * 3)
-    world.pair.cut()
-    bob.does(*(SettleHtlc(one, preimage_of(7)) for one in paid))
-    world.force_close(alice)
-    world.run_until_over(alice, bob)
-    if paid:
-        assert set(paid) <= alice.learned() and not alice.failed()
-    else:
-        assert alice.failed() == {0, 1, 2}
-    net, fees = world.gained(alice)
-    close, _ = close_of(alice.state, alice.htlcs_at)  # type: ignore[arg-type]
-    assert close is not None
-    to_local = sum(int(o.amount) for o in close.outputs if o.role is Role.TO_LOCAL)
-    assert net + fees in (to_local + (3 - len(paid)) * 20_000, to_local + (3 - len(paid)) * 20_000 + 330)
-
-
-def test_after_a_revoked_commitment_everything_outstanding_is_failed(chain: Chain) -> None:
-    """C5: HTLCs that are not in the revoked commitment do not wait for ever."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    cheater = world.twin(bob)
-    alike(world, alice, 4, 20_000_000, [chain.height + 60] * 4)
-    bob.is_offline = True
-    world.force_close(cheater)
-    world.run_until_over(alice)
-    assert kind_of(alice) is CloseKind.REVOKED
-    assert alice.failed() == {0, 1, 2, 3}
-
-
 # --- late, early, never -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("by_bob", [True, False])
-def test_a_preimage_that_comes_late_is_still_used(chain: Chain, by_bob: bool) -> None:
-    """C7: one HTLC is claimed, then the preimage of another becomes known."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    bob.end.adds(50_000_000, 40_000_000, expiry=chain.height + 40)
-    world.pair.settle()
-    world.pair.cut()
-    alice.does(SettleHtlc(0, preimage_of(0)))
-    world.force_close(bob if by_bob else alice)
-    world.mine(5)
-    alice.restarts()
-    alice.does(SettleHtlc(1, preimage_of(1)))
-    world.mine(2)
-    assert bob.learned() == {0, 1}
-    world.run_until_over(alice, bob)
-
-
-def test_nothing_is_claimed_that_was_failed_or_is_of_another_htlc(chain: Chain) -> None:
-    """D1: the preimage of one HTLC is of no use for another of the same hash."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alike(world, bob, 2, 30_000_000, [chain.height + 30] * 2)
-    world.pair.cut()
-    alice.does(SettleHtlc(0, preimage_of(7)), FailHtlc(1, b"no"))
-    world.force_close(alice)
-    world.run_until_over(alice, bob)
-    net, fees = world.gained(alice)
-    close, _ = close_of(alice.state, alice.htlcs_at)  # type: ignore[arg-type]
-    assert close is not None
-    to_local = sum(int(o.amount) for o in close.outputs if o.role is Role.TO_LOCAL)
-    assert net + fees in (to_local + 30_000, to_local + 30_330)
 
 
 def test_dust_in_every_commitment_is_failed_at_once(chain: Chain) -> None:
@@ -314,37 +141,6 @@ def test_a_spend_that_nobody_should_have_made_is_alarming(chain: Chain) -> None:
     alice.state = new_state(alice.end.record)
     alice.run(BlockSeen(BlockHeight(chain.height), (other,)))
     assert events_of(alice, "closed")[0]["alarm"] is True
-
-
-def test_a_mutual_close_that_is_undone_and_then_cheated(chain: Chain) -> None:
-    """C10: the agreed close is reorganised away, a revoked commitment comes instead; the penalty wins."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    cheater = world.twin(bob)
-    bob.end.adds(30_000_000)
-    world.pair.settle()
-    alice.end.settles_all()
-    world.pair.settle()
-    alice.end.does(CloseChannel(p2wpkh(b"\x02" + bytes(32))))
-    world.pair.settle()
-    alice.offer(alice.end.broadcasts[-1])
-    world.mine(2)
-    assert kind_of(alice) is CloseKind.MUTUAL
-    world.strict = False
-    bob.is_offline = True
-    chain.core.pool.entries.clear()
-    height = chain.height
-    # Straight into a block of the other branch.
-    revoked = world.force_close(cheater)
-    chain.reorganise(2, [revoked])
-    assert chain.height == height + 1
-    alice.follows()
-    world.mine(1)
-    world.run_until_over(alice)
-    assert kind_of(alice) is CloseKind.REVOKED
-    assert alice.end.record.phase is Phase.ON_CHAIN
-    net, fees = world.gained(alice)
-    assert net + fees > 990_000
 
 
 # --- fees -------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from salama.base.machine import Row
 from salama.base.units import Sat
 from salama.base.values import replace
+from salama.bitcoin.script import p2wsh
 from salama.channel.events import PublicEvent
 from salama.onchain.bump import Draft
 from salama.onchain.claims import Claim
@@ -54,7 +55,10 @@ def note_close(state: OnchainState, rows: list[Row], close: Close, closed_at: in
 
 
 def note_spends(state: OnchainState, rows: list[Row], close: Close, found: Resolution) -> OnchainState:
-    """Every output that found its end, and whether it came to us."""
+    """Every output that found its end, and whether it came to us: a miner may take a claim that we had replaced."""
+    to_us = {state.channel.params.closing_script}
+    if close.owner_is_us and close.second_stage_script:
+        to_us.add(p2wsh(close.second_stage_script))
     ours = {sweep.tx.txid: sweep for sweep in state.record.sweeps}
     for status in found.statuses:
         if status.standing is not Standing.SPENT or status.spent_by is None:
@@ -67,7 +71,7 @@ def note_spends(state: OnchainState, rows: list[Row], close: Close, found: Resol
             ("amount_sat", int(output.amount)),
             ("txid", str(spender.tx.txid)),
             ("height", int(spender.height)),
-            ("by_us", sweep is not None),
+            ("by_us", sweep is not None or any(out.script in to_us for out in spender.tx.outputs)),
         ]
         if output.htlc is not None:
             fields.append(("htlc", f"{output.htlc.side.value}/{output.htlc.id}"))
