@@ -11,9 +11,13 @@ Not covered: a peer that says nothing, or an HTLC deadline that comes before any
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from salama.channel.events import ForceClose
+from salama.base.machine import Event
+from salama.base.units import BlockHeight
+from salama.channel.events import BlockArrived, ForceClose, MessageReceived
 from salama.channel.state import ChannelRecord, Phase
 from salama.testing.pair import Pair, through_disk
 from salama.wire.setup import Error
@@ -80,10 +84,31 @@ def test_a_peer_that_has_published_already_proves_it_all_the_same(moment: int) -
     assert len(bob.broadcasts) == 1
 
 
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("then", ["error", "user", "deadline"])
+def test_the_proof_counts_before_whatever_comes_with_it(moment: int, then: str) -> None:
+    """The peer's proof and its error, or a user's impatience, are handled in one turn."""
+    pair, records = history()
+    pair.cut()
+    alice, bob = pair.alice, pair.bob
+    alice.state = type(alice.channel)(through_disk(records[moment]))
+    alice.effects.clear()
+    pair.connect()
+    (proof,) = bob.sent()
+    second: Event = ForceClose("a user in a hurry")
+    if then == "error":
+        second = MessageReceived(Error(channel_id=bob.record.channel_id, data=b"you are behind"))
+    elif then == "deadline":
+        alice.env = replace(alice.env, height=BlockHeight(int(alice.env.height) + 5000))
+        second = BlockArrived()
+    alice.does(MessageReceived(proof), second)
+    assert alice.record.stale and alice.record.phase is not Phase.ON_CHAIN and not alice.broadcasts
+    pair.restarts(alice)
+    assert not alice.broadcasts
+
+
 def test_a_bluff_is_not_believed() -> None:
     """The peer says that we have revoked more than we remember, but cannot prove it."""
-    from dataclasses import replace
-
     from salama.wire.updates import ChannelReestablish
 
     pair, _ = history()
