@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from interop_bench import Ldk, World, missing_ldk, need, until
+from interop_bench import Ldk, LdkFailed, World, missing_ldk, need, until
 from ldk_moves import CAPACITY, ldk_opens, pay_ldk, pay_us, quiet, we_open
 
 from salama.base.machine import CommandRefused
 
 pytestmark = pytest.mark.interop
+
+SLOTS = 30
+"""HTLCs that our node takes from its peer at a time."""
 
 
 @pytest.mark.parametrize("opener", ["us", "LDK"])
@@ -56,19 +60,23 @@ def test_as_many_payments_at_once_as_ldk_takes(opened: World) -> None:
 
 
 def test_as_many_payments_at_once_as_we_take(opened: World) -> None:
-    """LDK sends more than our slots hold, through us to a node that does not answer yet."""
+    """While we do not answer, LDK counts our thirty slots as we do: it gives up what they do not hold."""
     alice, ldk = opened["salama"], opened.ldk
-    invoices = [alice.call("invoice", amount=f"{1_000_000 + n}msat") for n in range(60)]
-    sent = 0
-    for invoice in invoices:
-        ldk.call("pay", invoice=invoice["invoice"])
-        sent += 1
-    until("each has its end", lambda: len(ldk.seen("PaymentSent")) + len(ldk.seen("PaymentFailed")) == sent)
+    invoices = [alice.call("invoice", amount=f"{1_000_000 + n}msat") for n in range(40)]
+    alice.process.send_signal(signal.SIGSTOP)
+    try:
+        for invoice in invoices[:SLOTS]:
+            ldk.call("pay", invoice=invoice["invoice"])
+        for invoice in invoices[SLOTS:]:
+            with pytest.raises(LdkFailed):
+                ldk.call("pay", invoice=invoice["invoice"])
+    finally:
+        alice.process.send_signal(signal.SIGCONT)
+    until("each is paid", lambda: len(ldk.seen("PaymentSent")) == SLOTS)
     quiet(opened)
-    arrived = {e["payment_hash"] for e in ldk.seen("PaymentSent")}
     paid = {i["payment_hash"] for i in alice.call("invoices")["invoices"] if i["status"] == "paid"}
-    assert arrived == paid
-    assert len(paid) >= 30
+    assert paid == {e["payment_hash"] for e in ldk.seen("PaymentSent")} == {i["payment_hash"] for i in invoices[:SLOTS]}
+    pay_us(alice, ldk, 1_000_000)
 
 
 def test_dust_has_its_bound_at_ldk(world: World) -> None:
