@@ -49,7 +49,7 @@ NOBODY_SCRIPT = p2wsh(b"\x6a")
 NOBODY_ADDRESS = str(render(NOBODY_SCRIPT, NETWORKS["regtest"]))
 """Coins sent there are gone; blocks that nobody is to profit from are mined to it."""
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 PAUSE = 0.02
 MATURITY = 100
 
@@ -191,6 +191,22 @@ class Chain:
         # Without a fresh block bitcoind believes that it is still downloading the chain.
         chain.mine(1, first)
         return chain
+
+    @classmethod
+    def lonely(cls, directory: Path, chain: str) -> Chain:
+        """A real bitcoind on a public chain (its word for it), at its first block and without any peer."""
+        command = bitcoind_command()
+        assert command is not None
+        datadir, port = directory / "bitcoind", free_port()
+        datadir.mkdir()
+        command += [f"-datadir={datadir}", f"-chain={chain}", f"-rpcport={port}", "-server", "-disablewallet"]
+        command += ["-listen=0", "-connect=0", "-dnsseed=0"]
+        cookie = datadir / ("" if chain == "main" else chain) / ".cookie"
+        one = cls(
+            _start(command, directory / "bitcoind.log", stdout=subprocess.DEVNULL), f"http://127.0.0.1:{port}", cookie
+        )
+        until("bitcoind answers", one._answers)
+        return one
 
     def start_again(self) -> None:
         """Start a bitcoind that was stopped or killed, in its directory and on its port."""
