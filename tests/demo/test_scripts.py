@@ -26,6 +26,7 @@ def play(directory: Path, script: str) -> dict[str, str]:
     told = rest_of(demo)
     assert demo.returncode == 0, told
     assert "The books balance to the last satoshi." in told
+    assert "So say the nodes' own ledgers" in told
     assert max(len(line) for line in told.splitlines() if "salama.demo.books" not in line) <= 96
     assert none_left(str(directory))
     found = {}

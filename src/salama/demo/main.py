@@ -122,6 +122,11 @@ async def _perform(directory: Path, kind: type[Story], stage: Stage, payments: i
 async def _play(story: Story) -> int:
     network, stage = story.network, story.stage
     await story.play()
+    ledgers = {
+        name: (await node.rpc.call("ledgercheck", full=True), await node.rpc.call("ledgeraccounts", limit=1))
+        for name, node in network.nodes.items()
+        if node.is_here
+    }
     stage.act("The books")
     stage.say(
         "The nodes have stopped. From the chain's UTXO set and their databases, by code that shares nothing with"
@@ -130,7 +135,15 @@ async def _play(story: Story) -> int:
     await network.stop()
     assert network.chain_rpc is not None
     found = await asyncio.to_thread(check, network.directory, network.chain_rpc)
+    wrong = [f"{name}'s ledger: {problem}" for name, (checked, _) in ledgers.items() for problem in checked["problems"]]
+    for name, (checked, _) in ledgers.items():
+        if checked["onchain_msat"] != found.accounts[name].final:
+            wrong.append(f"{name}'s ledger has {checked['onchain_msat']} msat on chain, the UTXO set another sum")
+    found.problems.extend(wrong)
     show(found, stage.console)
+    if not wrong:
+        lines = sum(accounts["last_line"] for _, accounts in ledgers.values())
+        stage.console.print(f"   So say the nodes' own ledgers, in {lines:,} lines.")
     stage.console.print(f"   [dim]{stage.seconds:.1f} s in all[/]")
     return 1 if found.problems else 0
 
