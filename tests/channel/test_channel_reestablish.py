@@ -315,5 +315,6 @@ def test_a_closed_channel_answers_with_its_error() -> None:
     pair.alice.does(ForceClose("enough"))
     pair.cut()
     pair.connect()
-    (message,) = pair.alice.sent()
+    proof, message = pair.alice.sent()
+    assert isinstance(proof, ChannelReestablish), "a peer that lost data must know of it before it hears of the end"
     assert isinstance(message, Error) and message.data == b"enough"

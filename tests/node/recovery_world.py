@@ -28,7 +28,7 @@ MARGIN = 60_000
 """Satoshis that fees may cost: a funding, a commitment with its anchors, a sweep."""
 
 
-def make_world(tmp_path: Path, seed: int, machines: int = 2, tell: bool = False) -> World:
+def make_world(tmp_path: Path, seed: int, machines: int = 2, tell: Callable[[str], None] | None = None) -> World:
     world = World(seed, tmp_path / "world", tell=tell)
     for _ in range(machines):
         machine = world.add_machine()

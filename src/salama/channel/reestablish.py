@@ -143,10 +143,11 @@ def connect(channel: Channel, event: Connected, env: ChannelEnv) -> Transition[C
 
 @on(Connected, phases=(Phase.ON_CHAIN, Phase.CLOSED))
 def connect_closed(channel: Channel, event: Connected, env: ChannelEnv) -> Transition[Channel]:
-    """Nothing to take up: repeat why."""
+    """Nothing to take up: repeat why, after what proves to a peer that lost data that it must not publish (B2.65)."""
     record = channel.record
     reason = record.error or "the channel is closed"
-    return Transition(channel, (Send(Error(channel_id=record.channel_id, data=reason.encode())),))
+    told = Send(our_reestablish(record)), Send(Error(channel_id=record.channel_id, data=reason.encode()))
+    return Transition(channel, told)
 
 
 @on(Disconnected, phases=ALL_PHASES)
@@ -179,7 +180,9 @@ def receive_reestablish(channel: Channel, message: ChannelReestablish, env: Chan
             message.next_revocation_number - 1,
             message.your_last_per_commitment_secret,
         )
-        return Transition(channel, (claim,))
+        # Stale until the signer says that it is a bluff: whatever comes in the same turn, an error above all, must not
+        # publish what may be revoked.
+        return Transition(Channel(replace(record, stale=True), link), (claim,))
     if not _is_secret_right(record, message):
         raise Desynchronised("your_last_per_commitment_secret is not ours", Reaction.FAIL_CHANNEL)
     link = replace(

@@ -349,7 +349,7 @@ def _after_secret_check(
         reason = "channel_reestablish claims a revocation that never was"
         effects.append(Send(Error(channel_id=owed.channel_id, data=reason.encode())))
         effects.append(Disconnect(reason))
-        return state
+        return Channel(dataclasses.replace(state.record, stale=False), state.link)
     reason = "we lost data and ask you to publish your commitment transaction"
     effects.append(Send(Error(channel_id=owed.channel_id, data=reason.encode())))
     rows.append(

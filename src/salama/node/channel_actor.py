@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -14,22 +15,35 @@ from salama.channel.commitments import derive_next_keys
 from salama.channel.dispatch import UPDATE_PHASES
 from salama.channel.events import (
     AddDropped,
+    AddHtlc,
     AddRefused,
+    BlockArrived,
     CommandAnswered,
+    Disconnected,
+    FailHtlc,
+    FailMalformedHtlc,
+    ForceClose,
     ForgetChannel,
+    FundingConfirmed,
     FundingMade,
+    FundingSpent,
+    FundingUnconfirmed,
+    FundingUnspent,
     HtlcCommitted,
     HtlcFailed,
     MessageReceived,
     PreimageLearned,
+    ResolvedOnChain,
+    SettleHtlc,
 )
 from salama.channel.signing import complete
 from salama.channel.state import AnyChannel, Channel, ChannelRecord, LinkState, Opening, Phase
 from salama.channel.step import turn
 from salama.crypto.secp256k1 import InvalidPoint
 from salama.node.actor import Actor
+from salama.node.peers import Peer
 from salama.storage.writes import AnyWrite, PutChannel
-from salama.wire import FundingCreated, Message
+from salama.wire import ChannelReestablish, FundingCreated, Message
 
 if TYPE_CHECKING:
     from salama.node.channels import Channels
@@ -56,12 +70,23 @@ class ChannelActor(Actor[AnyChannel]):
     """One channel, from the first message of its opening to its end."""
 
     INSIDE = (HtlcCommitted, AddRefused, AddDropped, PreimageLearned, HtlcFailed)
+    ENDURED = (
+        *(BlockArrived, FundingConfirmed, FundingUnconfirmed, FundingSpent, FundingUnspent, ResolvedOnChain),
+        *(SettleHtlc, FailHtlc, FailMalformedHtlc, AddHtlc, ForceClose, Disconnected),
+    )
+    """The chain does not wait until somebody has mended a channel, and what is decided about its HTLCs must be known
+    there; who offers one is refused. None of these says anything to the peer of a channel without a link."""
 
     def __init__(self, registry: Channels, state: AnyChannel, peer: NodeId) -> None:
         super().__init__(f"channel {state.channel_id.hex()[:8]}", state, registry.journal)
         self.registry, self.peer = registry, peer
         self.answers: list[tuple[Event | None, asyncio.Future[CommandAnswered]]] = []
         """Who waits for what becomes of a command; None is the command to open."""
+        self.connections: deque[Peer] = deque()
+        """Told of to the channel, which has said nothing on them yet."""
+        self.speaks_to: Peer | None = None
+        """The connection for which its messages are: one that is late must not reach the next connection, where the
+        peer must hear our ``channel_reestablish`` first."""
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.is_retired = False
@@ -114,6 +139,9 @@ class ChannelActor(Actor[AnyChannel]):
         return (*events[:at], ForgetChannel("this funding belongs to another channel"), *events[at + 1 :])
 
     def turn(self, state: AnyChannel, events: Sequence[Event]) -> Transition[AnyChannel]:
+        if self.frozen and self.link_state is not LinkState.ABSENT:
+            # Whatever the link holds is not to be gone on with.
+            events = (Disconnected(), *events)
         return turn(state, events, self.registry.env())
 
     async def complete(self, done: Transition[AnyChannel]) -> Transition[AnyChannel]:
@@ -147,6 +175,14 @@ class ChannelActor(Actor[AnyChannel]):
     def perform(self, effect: Effect) -> None:
         self.registry.perform(self, effect)
 
+    def hears(self, message: Message) -> Peer | None:
+        """The connection that ``message`` is for; None if it is gone."""
+        current = self.registry.peers.connected.get(self.peer)
+        if isinstance(message, ChannelReestablish):
+            # One for each connection, and the first words on it.
+            self.speaks_to = self.connections.popleft() if self.connections else current
+        return current if current is not None and current is self.speaks_to and current.ready.is_set() else None
+
     def hand_over(self, told: Effect | Row) -> None:
         around = self.registry.around
         match told:
@@ -177,11 +213,12 @@ class ChannelActor(Actor[AnyChannel]):
                 derive_next_keys(record)
 
     def on_fault(self, error: Exception) -> None:
-        """Freeze: nothing is closed by itself, the peer is disconnected, a person must look."""
+        """Freeze: the peer is disconnected, deadlines alone may close the channel, a person must look."""
         self.answer_all("channel_frozen", f"The channel failed: {error}. Look into the log.")
         peer = self.registry.peers.connected.get(self.peer)
         if peer is not None:
             peer.disconnect("internal error")
+        self.tell(Disconnected())
 
 
 def funding_of(event: Event) -> OutPoint | None:

@@ -22,6 +22,7 @@ from salama.channel.events import (
     Disconnect,
     Disconnected,
     FeeratesChanged,
+    ForceClose,
     FundingConfirmed,
     FundingSpent,
     FundingUnconfirmed,
@@ -141,7 +142,10 @@ class Channels(Openings):
         self._start(actor)
 
     def _actor(self, state: AnyChannel, peer: NodeId) -> ChannelActor:
-        return ChannelActor(self, state, peer)
+        actor = ChannelActor(self, state, peer)
+        if isinstance(state, Opening):  # begins on the connection of this moment, and ends with it
+            actor.speaks_to = self.peers.connected.get(peer)
+        return actor
 
     def _start(self, actor: ChannelActor) -> None:
         self.by_peer.setdefault(actor.peer, set()).add(actor)
@@ -251,7 +255,10 @@ class Channels(Openings):
     # --- peers --------------------------------------------------------------------------------------------------------
 
     def peer_ready(self, node_id: NodeId, their_features: Features) -> None:
+        peer = self.peers.connected.get(node_id)
         for actor in self._of(node_id):
+            if peer is not None:
+                actor.connections.append(peer)
             actor.tell(Connected(self.our_features, their_features))
 
     def peer_gone(self, node_id: NodeId) -> None:
@@ -312,12 +319,11 @@ class Channels(Openings):
     def perform(self, actor: ChannelActor, effect: Effect) -> None:
         match effect:
             case Send(message):
-                peer = self.peers.connected.get(actor.peer)
-                if peer is not None and peer.ready.is_set():
+                if (peer := actor.hears(message)) is not None:
                     peer.send(message)
             case Disconnect(reason):
                 peer = self.peers.connected.get(actor.peer)
-                if peer is not None:
+                if peer is not None and peer is actor.speaks_to:
                     peer.disconnect(reason)
             case Broadcast(tx, why):
                 self.wallet.seen(tx)
@@ -405,8 +411,10 @@ class Channels(Openings):
 
     async def command(self, actor: ChannelActor, event: Event) -> None:
         """Give a user's command to a channel and wait for its answer. Raises CommandRefused."""
-        if actor.frozen:
-            raise CommandRefused("channel_frozen", "The channel failed and is frozen.", "Look into the log.")
+        if actor.frozen and not isinstance(event, ForceClose):
+            raise CommandRefused(
+                "channel_frozen", "The channel failed and is frozen.", "Look into the log; it can be closed by force."
+            )
         if actor.is_retired:
             raise CommandRefused("channel_gone", "The channel is closed.")
         answer = actor.asked(event)
