@@ -17,6 +17,7 @@ from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused
 from salama.bitcoin.networks import REGTEST, SIGNET
 from salama.crypto.secp256k1 import ecdh, public_key
+from salama.crypto.seeds import ExtendedKey
 from salama.invoices import bolt11
 from salama.net.tcp import Connection, connect
 from salama.node.addresses import parse_host_port
@@ -386,6 +387,26 @@ def test_nobody_noticed_any_of_this(trio: Trio) -> None:
         assert node.complaints() == ""
         assert "Traceback" not in node.log()
         assert "frozen" not in node.log()
+
+
+def test_no_log_holds_a_secret(trio: Trio) -> None:
+    """At level debug, after payments, restarts and strangers: words, keys and preimages stand in no line."""
+    preimage = trio.alice.pays(trio.carol, "1sat")["preimage"]
+    for node in (trio.alice, trio.bob, trio.carol):
+        seed = load_or_make_seed(node.directory)
+        root = ExtendedKey.of_seed(seed)
+        signer = LocalSigner(seed)
+        secrets = [seed, bytes(root.secret or b""), root.chain_code, bytes(signer._node_key)]
+        for index in range(4):
+            mine = signer._secrets(index)
+            secrets += [bytes(key) for key in (mine.funding, mine.revocation, mine.payment, mine.htlc)]
+            secrets += [bytes(mine.delayed_payment), bytes(mine.commitments_seed)]
+        log = node.log().lower()
+        words = (node.directory / "seed.words").read_text("utf-8").splitlines()[-1].removeprefix("words ")
+        assert len(log) > 10_000 and len(words.split()) == 24
+        assert not any(secret.hex() in log for secret in secrets)
+        assert preimage not in log
+        assert words not in log and " ".join(words.split()[:3]) not in log and "prv" not in log
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
