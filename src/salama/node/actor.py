@@ -39,6 +39,8 @@ class Actor(ABC, Generic[S]):
 
     INSIDE: ClassVar[tuple[type, ...]] = ()
     """Effects and rows that only tell another machine of this node something, by ``hand_over``."""
+    ENDURED: ClassVar[tuple[type, ...]] = ()
+    """Events that a frozen actor handles all the same, one at a time."""
 
     def __init__(self, name: str, state: S, journal: Journal) -> None:
         self.name, self.state, self.journal = name, state, journal
@@ -125,6 +127,7 @@ class Actor(ABC, Generic[S]):
                 count = min(len(self._inbox), MAX_BATCH)
                 events = [self._inbox.popleft() for _ in range(count)]
                 if self.frozen:
+                    await self._endure(events)
                     continue
                 try:
                     await self._one_turn(events)
@@ -134,7 +137,19 @@ class Actor(ABC, Generic[S]):
                     log.exception("%s: a turn over %d events failed; frozen", self.name, len(events))
                     self.frozen = f"{type(error).__name__}: {error}"
                     self.on_fault(error)
+                    await self._endure(events)
             self._idle.set()
+
+    async def _endure(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if not isinstance(event, self.ENDURED):
+                continue
+            try:
+                await self._one_turn([event])
+            except StorageFault:
+                raise
+            except Exception:
+                log.exception("%s: frozen, and cannot handle %s", self.name, type(event).__name__)
 
     async def _one_turn(self, events: Sequence[Event]) -> None:
         events = await self.prepare(events)
