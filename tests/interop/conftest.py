@@ -13,6 +13,7 @@ import pytest
 # What holds for our chain must hold for bitcoind: its tests are run again on one (test_bitcoind.py).
 sys.path.append(str(Path(__file__).parent.parent / "chain"))
 
+from gate import Gate
 from interop_bench import Chain, World, missing_bitcoind, missing_ldk, need
 from ldk_moves import we_open
 
@@ -51,11 +52,15 @@ def inhabited(chain: Chain, directory: Path, request: pytest.FixtureRequest) -> 
 
 @pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    """A chain and nobody on it yet: a devnet, or the real bitcoind where a module asks for it and there is one."""
+    """A chain and nobody on it yet: a devnet, or the real bitcoind where a module asks for it and there is one.
+
+    Behind the real one's gate every transaction of our nodes is put to its policy first.
+    """
     real = getattr(request.module, "ON_BITCOIND", False) and missing_bitcoind() is None
-    chain = Chain.bitcoind(tmp_path) if real else Chain.devnet(tmp_path)
+    chain = Gate(Chain.bitcoind(tmp_path)) if real else Chain.devnet(tmp_path)
     with inhabited(chain, tmp_path, request) as world:
         yield world
+        assert not isinstance(chain, Gate) or chain.complaints == []
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,8 @@ from interop_bench import NOBODY_ADDRESS, NOBODY_SCRIPT, Chain
 from salama.demo.books.chain import ChainRpc
 from salama.demo.network import FEERATE, DemoNode, Network
 from salama.demo.processes import Child
+
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(slots=True, eq=False)
@@ -36,14 +39,30 @@ class OnBitcoind(Network):
         gate.feerate = FEERATE
         ready = {"rpc": gate.url, "cookie": str(gate.cookie)}
         self.chain = cast(Child, SimpleNamespace(pid=chain.process.pid, ready=ready))
-        self.chain_rpc = ChainRpc(chain.url, chain.cookie)
+
+    def books(self) -> ChainRpc:
+        """A connection past the gate; for the caller to close."""
+        return ChainRpc(self.bitcoind.inner.url, self.bitcoind.cookie)
 
     async def ask_chain(self, method: str, *params: object) -> Any:
         """Sets the fee rate at the gate, asks bitcoind for all else. Raises ChainUnreadable."""
         if method == "setfeeestimate":
             self.bitcoind.feerate = str(params[0])
             return None
-        return await Network.ask_chain(self, method, *params)
+        return await asyncio.to_thread(self._ask, method, *params)
+
+    def _ask(self, method: str, *params: object) -> Any:
+        # bitcoind hangs up on who is silent for thirty seconds: each question has a connection of its own.
+        rpc = self.books()
+        try:
+            return rpc.call(method, *params)
+        finally:
+            rpc.close()
+
+    async def until(
+        self, what: str, condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        await Network.until(self, what, condition, seconds)
 
     async def close(self) -> None:
         await Network.close(self)
@@ -61,11 +80,7 @@ class OnBitcoind(Network):
 
     async def start_chain_again(self) -> None:
         """In its directory and on its port, with another cookie; what it lost comes back from the rest of the world."""
-        gate = self.bitcoind
-        await asyncio.to_thread(gate.start_again)
-        if self.chain_rpc is not None:
-            self.chain_rpc.close()
-        self.chain_rpc = ChainRpc(gate.inner.url, gate.cookie)
+        await asyncio.to_thread(self.bitcoind.start_again)
         for block in self.blocks:
             await self.ask_chain("submitblock", block)
 

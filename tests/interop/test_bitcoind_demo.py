@@ -49,10 +49,11 @@ async def performed(kind: type[Story], directory: Path) -> tuple[Audit, list[str
     try:
         await kind(network, Stage(), TOUR_PAYMENTS).play()
         await network.stop()
-        assert network.chain_rpc is not None
-        for complaint in network.bitcoind.complaints:
-            print(complaint)
-        return await asyncio.to_thread(check, directory, network.chain_rpc), network.bitcoind.complaints
+        rpc = network.books()
+        try:
+            return await asyncio.to_thread(check, directory, rpc), network.bitcoind.complaints
+        finally:
+            rpc.close()
     finally:
         await processes.stop_all()
         await network.close()

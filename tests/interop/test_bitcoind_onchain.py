@@ -25,6 +25,7 @@ pytestmark = pytest.mark.interop
 
 SIZE = "1000000sat"
 FIRST, STUCK = "300000sat", "150000sat"
+ANCHOR = 330
 
 
 @pytest.fixture
@@ -265,13 +266,14 @@ def test_a_revoked_commitment(world: World, with_htlc: bool) -> None:
     shutil.copytree(old, bob.directory)
     bob.start()
     bob.call("close", channel=channel_id, force=True, wait=0)
-    until("the old commitment waits", lambda: world.chain.mempool())
+    txid = until("the old commitment waits", lambda: next(iter(world.chain.mempool()), None))
+    old_outputs = gate_of(world).taken[txid].outputs
     mine(world, 1, "alice")
     bob.kill()
     del world.nodes["bob"]
     alice.start()
     mine_until_claimed(world, "alice", Way.PENALTY, Way.PAYMENT, most=3)
-    penalties = [tx for tx in gate_of(world).taken.values() if any(len(i.witness) == 3 for i in tx.inputs)]
     mine(world, 1)
-    swept = sum(len(tx.inputs) for tx in penalties)
-    assert swept == (3 if with_htlc else 2), "two balances, and the HTLC"
+    spent = {i.outpoint.vout for tx in gate_of(world).taken.values() for i in tx.inputs if str(i.outpoint.txid) == txid}
+    assert spent == {vout for vout, output in enumerate(old_outputs) if output.value != ANCHOR}, "all but the anchors"
+    assert len(spent) == (3 if with_htlc else 2), "two balances, and the HTLC"

@@ -9,6 +9,7 @@ from interop_bench import World, until
 from ldk_moves import closed_together, ldk_opens, pay_us, quiet, we_open
 
 pytestmark = pytest.mark.interop
+ON_BITCOIND = True
 
 
 @pytest.mark.parametrize("closer", ["us", "LDK"])
