@@ -184,6 +184,13 @@ def test_i7_every_seed_is_another(tmp_path: Path) -> None:
     assert len(seeds) == 30
 
 
+@pytest.mark.slow
+def test_i7_a_million_seeds_are_a_million(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice.check_source()
+    monkeypatch.setattr(dice, "check_source", lambda source: None)
+    assert len({dice.fresh(16) for _ in range(1_000_000)}) == 1_000_000
+
+
 def test_i7_nobody_uses_the_random_module_for_secrets() -> None:
     """In what a node runs, dice come from ``Outside.entropy`` alone."""
     root = Path(load_or_make_seed.__code__.co_filename).parents[1]

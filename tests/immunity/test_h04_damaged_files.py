@@ -4,7 +4,9 @@ What failed: a length read from a corrupted file was believed, and the node aske
 
 Defence: no length in a file decides how much is read. The settings file is read up to a bound and then parsed
 (node/config.py:read_file); the seed is a text of known size (node/seed.py); a database is checked for its header before
-SQLite sees it (storage/database.py:open_writer), and every stored record is decoded with bounds (storage/records.py).
+SQLite sees it (storage/database.py:open_writer), and every stored record is decoded with bounds (storage/records.py); a
+backup is opened by its seal before a byte of it is believed, and unpacked up to a bound
+(storage/backup.py:BackupKey.open).
 
 Not covered: a database that SQLite reads without complaint but whose rows somebody changed by hand.
 """
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from salama.base.machine import CommandRefused
 from salama.node.config import load_config
 from salama.node.seed import load_or_make_seed
+from salama.storage.backup import MAX_SEALED, BackupKey, BackupUnusable, read_backup
 from salama.storage.database import DATABASE_NAME
 from salama.storage.errors import StorageFault
 from salama.storage.journal import Journal
@@ -31,6 +34,9 @@ junk = st.one_of(
     st.binary(max_size=200).map(lambda tail: b"SQLite format 3\x00" + tail),
     st.text(max_size=500).map(lambda text: text.encode("utf-8", "replace")),
 )
+
+
+BACKUP_KEY = BackupKey.of_seed(bytes(range(32)))
 
 
 def peak() -> int:
@@ -72,3 +78,24 @@ def test_h4_any_bytes_as_a_database(tmp_path: Path, content: bytes) -> None:
         Journal.open(tmp_path).close()
     assert (tmp_path / DATABASE_NAME).read_bytes() == content
     assert peak() - before < 64 << 10
+
+
+@quick
+@given(content=junk | st.binary(max_size=300).map(lambda tail: b"SALBAK\x01" + BACKUP_KEY.fingerprint + tail))
+def test_h4_any_bytes_as_a_backup(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "channels.backup"
+    path.write_bytes(content)
+    with pytest.raises(BackupUnusable) as refused:
+        read_backup(path, BACKUP_KEY)
+    assert str(refused.value).isprintable()
+
+
+def test_h4_a_backup_of_any_size(tmp_path: Path) -> None:
+    """It takes no place on the disk, and would take as much memory as it says."""
+    path = tmp_path / "channels.backup"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    before = peak()
+    with pytest.raises(BackupUnusable, match="too long"):
+        read_backup(path, BACKUP_KEY)
+    assert peak() - before < 64 << 10 and MAX_SEALED < 1 << 30
