@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from salama.base.ids import ShortChannelId
-from salama.base.units import BlockHeight, Sat
+from salama.base.machine import Event, PeerViolation, Reaction
+from salama.base.units import BlockHeight
 from salama.bitcoin.script import p2wpkh
 from salama.channel.commitments import local_commitment_tx
 from salama.channel.dispatch import TABLE, Kind
@@ -32,6 +32,7 @@ from salama.channel.events import (
     ResolvedOnChain,
 )
 from salama.channel.opening import STAGES
+from salama.channel.reestablish import Desynchronised
 from salama.channel.state import Channel, LinkState, Opening, OpeningStage, Phase
 from salama.channel.step import open_channel
 from salama.codec.message import Message
@@ -121,7 +122,7 @@ def _hears_reestablish(pair: Pair) -> None:
 
 
 def _nothing(pair: Pair) -> None:
-    return
+    """It stays as it is."""
 
 
 def _normal(pair: Pair) -> None:
@@ -168,7 +169,7 @@ def _is_funded_otherwise() -> None:
     pair.bob.does(FundingConfirmed(replace(tx, locktime=1), BlockHeight(800_001), 1))
 
 
-def _is_used_at_once() -> None:
+def _is_used_at_once() -> Pair:
     pair = Pair.of(features=ZERO)
     named = frozenset((str(pair.alice.signer.node_id),))
     pair.bob.env = replace(pair.bob.env, policy=replace(pair.bob.env.policy, zero_conf_peers=named))
@@ -176,10 +177,54 @@ def _is_used_at_once() -> None:
     pair.alice.state = begun.state
     pair.alice.performs(begun.effects)
     pair.settle()
+    return pair
+
+
+def _is_used_and_never_funded() -> None:
+    pair = _is_used_at_once()
+    pair.cut()
+    pair.mines(2017)
+
+
+def _is_failed_before_it_is_funded() -> None:
+    for prepare in (_nothing, lambda pair: pair.bob.does(CloseChannel(SCRIPT)), _asks_bob):
+        pair = Pair.of()
+        pair.opens(1_000_000, 300_000_000)
+        pair.settle()
+        prepare(pair)
+        pair.cut()
+        pair.mines(2017)
+
+
+def _asks_bob(pair: Pair) -> None:
+    pair.bob.does(ForceClose("a person asked"))
+
+
+def _is_forced_and_closes_together_all_the_same() -> None:
+    """The closing transaction that was agreed on wins the race."""
+    pair = Pair.opened()
+    pair.alice.does(CloseChannel(SCRIPT))
+    pair.settle()
+    close = pair.alice.record.mutual_close
+    assert close is not None
+    pair.alice.does(ForceClose("a person asked"))
+    pair.alice.does(FundingSpent(close.tx, pair.alice.env.height))
+
+
+def _closes_together_unseen() -> None:
+    """By a transaction that only the peer remembers."""
+    pair = Pair.opened()
+    kept = pair.alice.record
+    pair.alice.does(CloseChannel(SCRIPT))
+    pair.settle()
+    close = pair.bob.record.mutual_close
+    assert close is not None
+    pair.alice.state = Channel(kept, None)
+    pair.alice.does(FundingSpent(close.tx, pair.alice.env.height))
 
 
 def _openings() -> None:
-    for event in (
+    ends: tuple[Event, ...] = (
         ForgetChannel("late"),
         Disconnected(),
         MessageReceived(Error(channel_id=Pair.opened().alice.record.channel_id, data=b"no")),
@@ -191,7 +236,8 @@ def _openings() -> None:
                 bitcoin_signature=bytes(64),
             )
         ),
-    ):
+    )
+    for event in ends:
         for deliveries in range(4):
             pair = Pair.of()
             pair.opens(1_000_000, 0)
@@ -201,15 +247,12 @@ def _openings() -> None:
             for end in (pair.alice, pair.bob):
                 if isinstance(end.state, Opening):
                     end.does(event)
-    pair = Pair.of()
-    pair.opens(1_000_000, 0)
-    assert isinstance(pair.alice.state, Opening)
-    pair.alice.state = replace(pair.alice.state, stage=OpeningStage.AWAITING_WALLET)
-    pair.alice.does(FundingRefused("insufficient_funds", "no coins"))
-    pair = Pair.of()
-    pair.opens(Sat(1_000_000), 0)  # type: ignore[arg-type]
-    with suppress(AssertionError):
-        pair.settle()
+    for event in (FundingRefused("insufficient_funds", "no coins"), *ends):
+        pair = Pair.of()
+        pair.opens(1_000_000, 0)
+        assert isinstance(pair.alice.state, Opening)
+        pair.alice.state = replace(pair.alice.state, stage=OpeningStage.AWAITING_WALLET)
+        pair.alice.does(event)
 
 
 LIVES: tuple[Callable[[], None], ...] = (
@@ -223,7 +266,10 @@ LIVES: tuple[Callable[[], None], ...] = (
     _misses_a_deadline,
     _is_never_funded,
     _is_funded_otherwise,
-    _is_used_at_once,
+    _is_used_and_never_funded,
+    _is_failed_before_it_is_funded,
+    _is_forced_and_closes_together_all_the_same,
+    _closes_together_unseen,
     _openings,
 )
 
@@ -239,7 +285,7 @@ def steps_taken() -> Steps:
         after = _place(end.state)
         if before and before != after:
             for event in events:
-                found[before, after].add(_name(event))
+                found[before, after].add(_name(event, before))
         return effects
 
     End.does = noted  # type: ignore[method-assign, assignment]
@@ -257,8 +303,10 @@ def _place(state: object) -> str:
     return state.record.phase.value if isinstance(state, Channel) else ""
 
 
-def _name(event: object) -> str:
-    return type(event.message if isinstance(event, MessageReceived) else event).__name__
+def _name(event: object, before: str) -> str:
+    kind = type(event.message if isinstance(event, MessageReceived) else event)
+    is_out_of_turn = kind is AnnouncementSignatures and before in {stage.value for stage in OpeningStage}
+    return "any other message" if is_out_of_turn else kind.__name__
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -287,13 +335,22 @@ def page() -> str:
         "",
         *_diagram({k: v for k, v in steps.items() if k[0] not in stages}),
         "",
+        "## What a peer can do that sends a channel to the chain",
+        "",
+        "Beside its own commitment, an error, and an HTLC left past its deadline: these violations, and no other.",
+        "",
+        *_fatal(),
+        "",
         "## Messages on a ready link",
         "",
         "A message that has no function where the channel stands is refused with a warning and the end of the",
         "connection; on a channel that only the chain can change (`on_chain`, `closed`) it is ignored, as is one on a",
         "link that is gone.",
         "",
-        *_table(messages, lambda phase, kind: _function(phase, LinkState.READY, kind)),
+        *_table(
+            [k for k in messages if any((phase, LinkState.READY, k) in TABLE for phase in Phase)],
+            lambda phase, kind: _function(phase, LinkState.READY, kind),
+        ),
         "",
         "## Messages before `channel_reestablish` has come",
         "",
@@ -317,6 +374,24 @@ def page() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def fatal() -> list[type[PeerViolation]]:
+    """Violations that close a channel, or may."""
+    found, more = [], [PeerViolation]
+    while more:
+        kinds = more.pop().__subclasses__()
+        more += kinds
+        found += [k for k in kinds if k.reaction is Reaction.FAIL_CHANNEL and k.__module__.startswith("salama.channel")]
+    return sorted([*found, Desynchronised], key=lambda kind: kind.__name__)
+
+
+def _fatal() -> list[str]:
+    lines = ["| violation | |", "|---|---|"]
+    for kind in fatal():
+        words = " ".join((kind.__doc__ or "").split())
+        lines.append(f"| `{kind.__module__.removeprefix('salama.')}.{kind.__name__}` | {words} |")
+    return lines
 
 
 def _diagram(steps: Steps) -> list[str]:

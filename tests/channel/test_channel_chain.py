@@ -392,6 +392,21 @@ def test_a_closing_channel_is_not_announced() -> None:
     assert not signatures_sent(pair.alice) and not signatures_sent(pair.bob)
 
 
+def test_signatures_that_cross_our_shutdown_are_no_mistake_of_the_peer() -> None:
+    pair = Pair.of()
+    pair.opens(1_000_000, 300_000_000, announce=True)
+    pair.settle()
+    pair.confirms(5)
+    pair.settle()
+    pair.mines(1)
+    assert signatures_sent(pair.alice) and signatures_sent(pair.bob)
+    pair.alice.does(CloseChannel(p2wpkh(b"\x02" + bytes(32))))
+    pair.settle()
+    for end in (pair.alice, pair.bob):
+        assert end.is_connected and not any(isinstance(m, Warning) for m in end.sent())
+        assert end.record.mutual_close is not None
+
+
 def test_the_unsigned_announcement_is_the_same_on_both_sides() -> None:
     pair = Pair.opened(announce=True)
     assert unsigned_announcement(pair.alice.record) == unsigned_announcement(pair.bob.record)

@@ -40,6 +40,14 @@ def test_every_phase_is_reached_and_every_one_has_a_way_out(script: ModuleType) 
     assert {stage.value for stage in OpeningStage} - left == {"abandoned"}
 
 
+def test_few_violations_close_a_channel(script: ModuleType) -> None:
+    """A new one is a decision: the page and this list change with it."""
+    names = {kind.__name__ for kind in script.fatal()}
+    assert names == {"ClosingDust", "Desynchronised", "FeeNotAgreed", "InvalidRevocation"}
+    rooms = {path.name for path in (ROOT / "src/salama/channel").glob("*.py") if ".FAIL_CHANNEL" in path.read_text()}
+    assert rooms == {"closing.py", "failing.py", "normal.py", "reestablish.py"}, "an exception may carry it, too"
+
+
 HANDLED: dict[type[Message], frozenset[Phase]] = {
     # When the BOLT lets the peer send each message, on a link that has been taken up again.
     opening.ChannelReady: OPEN_PHASES,
@@ -54,7 +62,7 @@ HANDLED: dict[type[Message], frozenset[Phase]] = {
     closing.ClosingSigned: frozenset((Phase.SHUTTING_DOWN, Phase.NEGOTIATING)),
     closing.ClosingComplete: frozenset((Phase.SHUTTING_DOWN, Phase.NEGOTIATING)),
     closing.ClosingSig: frozenset((Phase.NEGOTIATING,)),
-    AnnouncementSignatures: frozenset((Phase.AWAITING_FUNDING, Phase.NORMAL)),
+    AnnouncementSignatures: OPEN_PHASES,
     Error: frozenset(Phase),
     Warning: frozenset(Phase),
 }

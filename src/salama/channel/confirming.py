@@ -314,9 +314,9 @@ def announce_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | 
     return Transition(Channel(record, replace(link, is_announcement_sent=True)), (owed,))
 
 
-@on(AnnouncementSignatures, phases=(Phase.AWAITING_FUNDING, Phase.NORMAL), links=READY)
+@on(AnnouncementSignatures, phases=OPEN_PHASES, links=READY)
 def receive_announcement(channel: Channel, message: AnnouncementSignatures, env: ChannelEnv) -> Transition[Channel]:
-    """Check and keep the peer's half; with ours the announcement is complete."""
+    """Check and keep the peer's half; with ours the announcement is complete. It may cross our ``shutdown``."""
     record, link = channel.record, linked(channel)
     if not record.params.announce:
         return _warned(channel, "announcement_signatures for a private channel")

@@ -36,7 +36,7 @@ MAX_NUMBER = (1 << 48) - 1
 
 
 class Desynchronised(PeerViolation):
-    """What the peer remembers does not fit what we remember."""
+    """What the peer remembers does not fit what we remember; where it is certainly wrong, the channel is closed."""
 
 
 class Course(Enum):
