@@ -151,6 +151,19 @@ def test_a_psbt_is_paid_from_chosen_coins_and_published(network: LocalNetwork) -
     assert code_of(alice, "psbtsign", psbt="nonsense") == "bad_psbt"
 
 
+def test_a_coin_is_known_by_the_beginning_that_a_table_shows(network: LocalNetwork) -> None:
+    (alice,) = ready(network, "alice")
+    coin = next(one["outpoint"] for one in alice.call("utxos")["utxos"] if one["spendable"])
+    txid, _, place = coin.partition(":")
+    alice.call("label", coin=f"{txid[:10]}…:{place}", label="rent")
+    alice.call("freeze", coins=f"{txid[:8]}:{place}")
+    told = next(one for one in alice.call("utxos")["utxos"] if one["outpoint"] == coin)
+    assert (told["label"], told["frozen"]) == ("rent", True)
+    alice.call("unfreeze", coins=coin.upper())
+    for name, code in [(f"{txid[:7]}:{place}", "bad_coin"), ("00000000:0", "unknown_coin"), ("nonsense", "bad_coin")]:
+        assert code_of(alice, "freeze", coins=name) == code
+
+
 def test_descriptors_are_public_unless_asked_for_otherwise(network: LocalNetwork) -> None:
     (alice,) = ready(network, "alice")
     shown = alice.call("descriptors")["descriptors"]

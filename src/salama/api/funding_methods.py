@@ -7,7 +7,7 @@ from salama.api.area import whole_sat
 from salama.api.method import Done
 from salama.api.peers_methods import PeerMethods
 from salama.api.peers_schema import ConnectParams
-from salama.api.wallet_methods import outpoints_of, script_of
+from salama.api.wallet_methods import coins_named, script_of
 from salama.base.amounts import parse_amount
 from salama.base.ids import ChannelId, NodeId
 from salama.base.machine import CommandRefused
@@ -30,7 +30,7 @@ class FundingMethods(PeerMethods):
         node = self.node
         amount = None if params.amount == "all" else whole_sat(parse_amount(params.amount))
         output = TxOut(amount if amount is not None else Sat(0), script_of(params.address, node.config.network))
-        coins = outpoints_of(params.coins) if params.coins else ()
+        coins = coins_named(node, params.coins)
         until = self._until(params.blocks)
         feerate = self._feerate(params.feerate)
         psbt, fee = await node.psbts.fund((output,), feerate, until, everything=amount is None, coins=coins)

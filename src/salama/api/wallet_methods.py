@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 from salama.api import wallet_schema as schema
 from salama.api.area import Area, whole_sat
@@ -16,7 +17,10 @@ from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.address import render as render_address
 from salama.bitcoin.networks import Network
 from salama.channel.state import Channel, Phase
+from salama.node.node import Node
 from salama.wallet.keys import CHANGE
+
+SHORT_COIN: Final = re.compile(r"([0-9a-f]{8,63})(?:…|\.\.\.)?:([0-9]{1,5})")
 
 
 class WalletMethods(Area):
@@ -89,22 +93,22 @@ class WalletMethods(Area):
         return schema.Utxos(utxos=lines, next_cursor=str(page[-1].outpoint) if more else "")
 
     async def label(self, params: schema.LabelParams) -> Done:
-        await self.node.wallet.label(outpoint_of(params.coin), params.label)
+        await self.node.wallet.label(coin_named(self.node, params.coin), params.label)
         return Done()
 
     async def freeze(self, params: schema.FreezeParams) -> Done:
-        await self.node.wallet.freeze(outpoints_of(params.coins), True)
+        await self.node.wallet.freeze(coins_named(self.node, params.coins), True)
         return Done()
 
     async def unfreeze(self, params: schema.FreezeParams) -> Done:
-        await self.node.wallet.freeze(outpoints_of(params.coins), False)
+        await self.node.wallet.freeze(coins_named(self.node, params.coins), False)
         return Done()
 
     async def withdraw(self, params: schema.WithdrawParams) -> schema.Withdrawn:
         script = script_of(params.address, self.node.config.network)
         amount = None if params.amount == "all" else whole_sat(parse_amount(params.amount))
         feerate = FeeratePerKw(params.feerate) if params.feerate else None
-        coins = outpoints_of(params.coins) if params.coins else ()
+        coins = coins_named(self.node, params.coins)
         spent = await self.node.spending.withdraw(script, amount, feerate, coins)
         sent = amount if amount is not None else spent.tx.outputs[0].value
         return schema.Withdrawn(
@@ -146,6 +150,23 @@ def outpoint_of(text: str) -> OutPoint:
         raise CommandRefused("bad_coin", f"{text[:80]!r} names no coin.", "Write TXID:INDEX.") from None
 
 
-def outpoints_of(text: str) -> tuple[OutPoint, ...]:
-    """Coins with commas between them, each once. Raises CommandRefused."""
-    return tuple(dict.fromkeys(outpoint_of(part) for part in text.split(",")))
+def coins_named(node: Node, text: str) -> tuple[OutPoint, ...]:
+    """Coins of ours that a person names, with commas between them, each once; none for an empty text. Raises
+    CommandRefused.
+    """
+    return tuple(dict.fromkeys(coin_named(node, part) for part in text.split(","))) if text else ()
+
+
+def coin_named(node: Node, text: str) -> OutPoint:
+    """A coin by its whole name, or by a beginning, as a table shows it, that only one of ours has. Raises
+    CommandRefused.
+    """
+    begins = SHORT_COIN.fullmatch(text.strip().lower())
+    if begins is None:
+        return outpoint_of(text)
+    txid, place = begins.groups()
+    found = [one for one in node.wallet.state.coins if str(one.vout) == place and str(one.txid).startswith(txid)]
+    if len(found) != 1:
+        problem = "is the beginning of several coins" if found else "is no coin of ours"
+        raise CommandRefused("unknown_coin", f"{text.strip()[:80]!r} {problem}.", "`salama utxos` lists them.")
+    return found[0]

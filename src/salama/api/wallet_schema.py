@@ -9,7 +9,7 @@ from msgspec import Meta
 from salama.api.method import Cursor, Done, Limit, Method, Nothing, Params, Result
 
 Feerate = Annotated[int, Meta(description="sat per 1000 weight; 0 asks the node", ge=0, le=1_000_000)]
-Outpoint = Annotated[str, Meta(description="a coin: txid:index", max_length=80)]
+Outpoint = Annotated[str, Meta(description="a coin: txid:index, or its beginning: 4fbd6710:0", max_length=80)]
 Outpoints = Annotated[str, Meta(description="coins, txid:index, with commas between them", max_length=80_000)]
 
 
@@ -114,7 +114,14 @@ METHODS: tuple[Method, ...] = (
         aliases=("newaddress", "getnewaddress"),
     ),
     Method("balance", "What we own on chain and in channels.", Nothing, Balance, aliases=("getbalance",)),
-    Method("utxos", "Our coins on chain, one by one.", UtxosParams, Utxos, aliases=("listunspent",)),
+    Method(
+        "utxos",
+        "Our coins on chain, one by one.",
+        UtxosParams,
+        Utxos,
+        aliases=("listunspent",),
+        columns=("outpoint", "amount_msat", "confirmations", "spendable", "label", "frozen", "reserved_for"),
+    ),
     Method("label", "Give a coin a name.", LabelParams, Done, ("coin", "label")),
     Method("freeze", "Leave coins alone until they are unfrozen.", FreezeParams, Done, ("coins",)),
     Method("unfreeze", "Let frozen coins be spent again.", FreezeParams, Done, ("coins",)),
