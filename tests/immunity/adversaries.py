@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from onchain_world import NOBODY, SECRET, Chain, Side, World
+from onchain_relay import Chain, Side, World
+from onchain_world import NOBODY, SECRET
 
 from salama.base.ids import OutPoint
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
@@ -44,6 +45,19 @@ class Outcome:
 
     def is_within(self, *, lost: int, fee_percent: int) -> bool:
         return self.lost <= lost and self.fees * 100 <= self.at_stake * fee_percent
+
+    def told(self, who: str, more: str = "") -> Outcome:
+        """Printed as a row of docs/adversaries.md; the outcome itself, to be held against its bound."""
+        share = 100 * self.fees / self.at_stake
+        print(f"| {who} | {self.at_stake:,} | {self.lost:,} | {self.fees:,} ({share:.1f} %) | {more} |")
+        return self
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """The sum of several."""
+    return Outcome(
+        sum(one.at_stake for one in outcomes), sum(one.lost for one in outcomes), sum(one.fees for one in outcomes)
+    )
 
 
 def account(world: World, side: Side, amounts: Mapping[int, int]) -> Outcome:
@@ -138,6 +152,15 @@ class Thief:
         alone = replace(owed, sweep=sweep, claims=(claim,))
         signed = place(alone, self._signs(alone), lambda key: b"").tx
         return signed if coin is None else sign_last(signed, coin[1])
+
+    def takes(self, claims: Sequence[Claim], fee: int) -> Tx:
+        """One signed transaction that takes all of ``claims``."""
+        owed, _ = self._owed[claims[0].outpoint]
+        value = sum(int(one.amount) for one in claims)
+        tx = Tx(2, tuple(one.input for one in claims), (TxOut(Sat(value - fee), PAYS_TO),), 0)
+        sweep = replace(owed.sweep, claims=tuple(one.outpoint for one in claims), coins=(), tx=tx, fee=Sat(fee))
+        wanted = replace(owed, sweep=sweep, claims=tuple(claims))
+        return place(wanted, self._signs(wanted), lambda key: b"").tx
 
     def _signs(self, owed: OweClaim) -> ClaimSignatures:
         """A thief's signer has no policy."""

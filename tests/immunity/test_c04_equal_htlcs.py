@@ -75,7 +75,7 @@ def test_every_subset_of_equal_htlcs_that_is_claimed(chain: Chain, paid: tuple[i
     assert net + fees in (to_local + (3 - len(paid)) * 20_000, to_local + (3 - len(paid)) * 20_000 + 330)
 
 
-@pytest.mark.parametrize("revoked", [False, True])
+@pytest.mark.parametrize("revoked", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("paid", SUBSETS)
 def test_each_payer_is_told_of_its_own(chain: Chain, paid: tuple[int, ...], revoked: bool) -> None:
     """Three payers, one hash, three expiries: once the preimage is out every payer owes, for none can get it back."""

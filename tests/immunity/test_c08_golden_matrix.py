@@ -1,8 +1,19 @@
-"""The golden matrix (immunity C8): whose commitment, who offered, how it ends, dust or one or several alike.
+"""C8 outputs that are not claimed, or claimed for nothing but fees (LDK 0.0.116)
 
-Each case runs on Bitcoin Core's consensus, with no transaction of ours refused and every satoshi found again; some with
-a restart at every block and with reorganisations (C9), all of them in the full counts. Holds B5.01, B5.02, B5.04,
-B5.05, B5.08 and B5.10.
+What failed: in channels with anchors some claims were never made, and others paid all of their value to the miner.
+
+Defence: onchain/resolve.py:resolve gives every output of every kind of commitment its standing, and
+onchain/bump.py:budget_of bounds what a claim may cost. The golden matrix: whose commitment, who offered the HTLC, how
+it ends, dust or one or several alike. Each case runs on Bitcoin Core's consensus, with no transaction of ours refused
+and every satoshi found again (B5.01, B5.02, B5.04, B5.05, B5.08, B5.10); IMPOSSIBLE has the cells that cannot be.
+
+C9 a reorganisation that swaps commitments or parts batches (LDK 0.0.117 #2623, LDK 0.2.5 #4849)
+
+What failed: after a reorganisation another commitment confirmed, or a claim had to be made again from its parts, and
+the node still went by what it had seen first.
+
+Defence: onchain/machine.py:_without_block takes facts back, block by block, and nothing but facts is kept; nothing is
+final before it is ``irrevocable_depth`` deep. Pairs of case and step by default, all of them in the full counts.
 """
 
 from __future__ import annotations
@@ -12,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import pytest
-from onchain_world import Chain, Side, World, open_chain
+from onchain_relay import Chain, Side, World, kind_of, open_chain
 
 from salama.base.ids import Side as Direction
 from salama.channel.events import Origin, SettleHtlc
@@ -49,11 +60,14 @@ class Case:
 
 KINDS = (CloseKind.LOCAL, CloseKind.REMOTE, CloseKind.REMOTE_NEXT, CloseKind.REVOKED)
 COUNTS = ("dust", "one", "several")
-CASES = [
-    Case(kind, offered, how, count)
-    for kind, offered, how, count in product(KINDS, (True, False), ("preimage", "timeout", "revocation"), COUNTS)
-    if (how == "revocation") <= (kind is CloseKind.REVOKED)
-]
+IMPOSSIBLE = {
+    (CloseKind.LOCAL, "revocation"): "ours, and not revoked: the signer publishes no other; nobody could punish it",
+    (CloseKind.REMOTE, "revocation"): "its secret was not given away: there is nothing to punish it with",
+    (CloseKind.REMOTE_NEXT, "revocation"): "newer than that one, so its secret was not given away either",
+}
+"""Cells that cannot be, and why; who offered the HTLC, and how many there were, makes no difference to that."""
+CELLS = [*product(KINDS, (True, False), ("preimage", "timeout", "revocation"), COUNTS)]
+CASES = [Case(*cell) for cell in CELLS if (cell[0], cell[2]) not in IMPOSSIBLE]
 AMOUNTS = {"dust": [300_000], "one": [50_000_999], "several": [20_000_000] * 3}
 PREIMAGE = preimage_of(7)
 
@@ -161,8 +175,13 @@ def check(world: World, case: Case, alice: Side, txid: bytes) -> None:
         assert offered <= alice.failed() and not offered & alice.learned()
 
 
+def test_c8_every_cell_is_played_or_cannot_be() -> None:
+    assert len(CELLS) == 72 and len(CASES) == 54 == len(set(CASES))
+    assert len(CELLS) - len(CASES) == len(IMPOSSIBLE) * 2 * len(COUNTS)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_golden_matrix(chain: Chain, case: Case) -> None:
+def test_c8_golden_matrix(chain: Chain, case: Case) -> None:
     play(chain, case)
 
 
@@ -179,11 +198,52 @@ PAIRWISE = [
 
 
 @pytest.mark.parametrize("case", PAIRWISE, ids=str)
-def test_with_reorganisations_and_restarts(chain: Chain, case: Case) -> None:
+def test_c9_with_reorganisations_and_restarts(chain: Chain, case: Case) -> None:
     play(chain, case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", DISTURBED, ids=str)
-def test_with_every_reorganisation(chain: Chain, case: Case) -> None:
+def test_c9_with_every_reorganisation(chain: Chain, case: Case) -> None:
     play(chain, case)
+
+
+SOME_DEPTHS = [pytest.param(n, marks=() if n in (1, 6) else pytest.mark.slow) for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("depth", SOME_DEPTHS)
+@pytest.mark.parametrize("first_ours", [True, False])
+def test_c9_another_commitment_confirms_in_the_other_branch(chain: Chain, first_ours: bool, depth: int) -> None:
+    """Ours, then theirs instead, or the other way round: HTLCs of both directions find their ends in the second."""
+    world = World.open(chain)
+    alice, bob = world.alice, world.bob
+    alice.end.adds(20_000_000, expiry=chain.height + 30)
+    add(world, bob, [30_000_000], chain.height + 30)
+    world.pair.cut()
+    is_settled_by(alice)
+    ours = world.force_close(alice)
+    world.strict = False
+    chain.core.pool.clear()
+    theirs = world.force_close(bob)
+    world.strict = True
+    chain.core.pool.clear()
+    first, second = (ours, theirs) if first_ours else (theirs, ours)
+    chain.core.submit_tx(first)
+    world.mine(depth)
+    assert kind_of(alice) is (CloseKind.LOCAL if first_ours else CloseKind.REMOTE)
+    world.strict = False
+    chain.reorganise(depth, [second])
+    chain.core.pool.clear()
+    world.follow()
+    world.strict = True
+    alice.restarts()
+    assert kind_of(alice) is (CloseKind.REMOTE if first_ours else CloseKind.LOCAL)
+    world.run_until_over(alice)
+    assert bob.learned() == {0}, "paid by its preimage"
+    assert alice.failed() == {0} and not alice.learned()
+    net, fees = world.gained(alice)
+    close, _ = close_of(alice.state, alice.htlcs_at) if alice.state else (None, 0)
+    assert close is not None
+    role = Role.TO_REMOTE if first_ours else Role.TO_LOCAL
+    mine = sum(int(o.amount) for o in close.outputs if o.role in (role, Role.HTLC))
+    assert net + fees in (mine, mine + 330)

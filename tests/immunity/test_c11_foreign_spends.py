@@ -4,7 +4,7 @@ What failed: whatever spent an HTLC output with a witness of the shape of succes
 the preimage; 32 bytes in the right place were passed on as the preimage without being hashed.
 
 Defence: onchain/resolve.py:preimages_in hashes every item of 32 bytes of a witness and believes nothing else;
-onchain/account.py:note_spends calls a spend ours if its txid is, or if it pays us; an HTLC is settled by a preimage alone.
+onchain/account.py:note_spends calls a spend ours if its txid is, or if it pays us. Only a preimage settles an HTLC.
 """
 
 from __future__ import annotations

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from onchain_world import IRREVOCABLE, Chain, Side, World, open_chain
 
 from salama.base.ids import Txid
 from salama.base.units import BlockHeight, Sat
-from salama.bitcoin.script import p2wpkh, p2wsh
+from salama.bitcoin.script import p2wsh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.chain.devnet.mempool import Entry
 from salama.channel.events import (
     HtlcFailed,
     PublicEvent,
-    SettleHtlc,
 )
 from salama.channel.scripts import funding_script, to_remote_script
-from salama.onchain.events import BlockSeen, SpendSeen
+from salama.onchain.events import BlockSeen, OutputsLeft, SpendSeen
 from salama.onchain.identify import CloseKind, identify
 from salama.onchain.machine import PATIENCE, close_of, new_state
 from salama.onchain.outputs import Role
@@ -189,56 +187,6 @@ def test_a_child_in_a_hurry_pays_no_more_than_half_of_what_time_can_take(chain: 
     assert is_in_a_hurry == (upstream == 12), rate
 
 
-def test_the_peers_commitment_gets_a_child_when_it_is_in_our_way(chain: Chain) -> None:
-    """B5.03: ours cannot enter the mempool beside it, so theirs must confirm in time."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alice.end.adds(50_000_000, expiry=chain.height + 40)
-    world.pair.settle()
-    world.pair.cut()
-    alice.feerate = 12_000
-    theirs = world.force_close(bob)
-    alice.is_offline = True
-    world.strict = False
-    world.force_close(alice)
-    world.strict = True
-    pool = chain.core.pool.entries
-    assert not children(pool, theirs)
-    alice.peeks()
-    (child,) = children(pool, theirs)
-    parent = pool[theirs.txid]
-    assert (child.fee + parent.fee) * 1000 / (child.weight + parent.weight) >= 12_000 * 0.97
-    assert alice.state is not None
-    sweeps = alice.state.record.sweeps
-    alice.peeks()
-    assert alice.state.record.sweeps == sweeps, "once"
-    alice.is_offline = False
-    world.mine(1)
-    assert kind_of(alice) is CloseKind.REMOTE
-    world.run_until_over(alice)
-
-
-def test_a_rival_that_vanished_is_forgotten(chain: Chain) -> None:
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    alice.feerate = 12_000
-    world.strict = False
-    world.pair.cut()
-    bob.is_offline = True
-    theirs = world.force_close(world.twin(bob))
-    ours = world.force_close(alice)
-    alice.peeks()
-    chain.core.pool.clear()
-    core = chain.core
-    for _ in range(3):
-        core.generate_with(p2wpkh(b"\x02" + bytes(31) + b"\x63"), [], 0)
-        alice.follows()
-    assert ours.txid in core.pool.entries and theirs.txid not in core.pool.entries
-    assert children(core.pool.entries, ours)
-    world.mine(1)
-    assert kind_of(alice) is CloseKind.LOCAL
-
-
 def test_a_node_without_coins_says_so_and_goes_on(chain: Chain) -> None:
     world = World.open(chain, coins=0)
     alice = world.alice
@@ -253,38 +201,6 @@ def test_a_node_without_coins_says_so_and_goes_on(chain: Chain) -> None:
     world.mine(10)
     assert alice.failed() == {0}
     world.run_until_over(alice)
-
-
-def test_fees_of_what_is_in_flight_never_fall(chain: Chain) -> None:
-    """C12: as the deadline nears the rate rises, whatever the market does."""
-    world = World.open(chain)
-    alice, bob = world.alice, world.bob
-    bob.end.adds(100_000_000, expiry=chain.height + 26)
-    world.pair.settle()
-    world.pair.cut()
-    alice.does(SettleHtlc(0, preimage_of(0)))
-    world.force_close(bob)
-    world.mine(1)
-    bob.is_offline = True
-    rates: list[int] = []
-    core = chain.core
-    for n in range(22):
-        alice.feerate = 3000 if n < 5 else 300
-        # A miner who never takes it.
-        block = core.generate_with(p2wpkh(b"\x02" + bytes(31) + b"\x63"), [], 0)
-        assert block
-        alice.follows()
-        assert alice.state is not None
-        flying = [s for s in alice.state.record.sweeps if s.tx.inputs[0].outpoint not in _spent(alice)]
-        rates.append(max((int(s.feerate) for s in flying if s.deadline is not None), default=0))
-    assert rates == sorted(rates) and rates[-1] > 10 * 3000
-    assert sum(1 for a, b in pairwise(rates) if b > a) >= 3
-    world.run_until_over(alice)
-
-
-def _spent(side: Side) -> set[object]:
-    assert side.state is not None
-    return {one.outpoint for done in side.state.record.confirmed for one in done.tx.inputs}
 
 
 # --- the signer -------------------------------------------------------------------------------------------------------
@@ -339,6 +255,11 @@ def test_an_htlc_that_is_not_worth_claiming_comes_back_all_the_same(chain: Chain
     assert alice.failed() == {0}
     world.run_until_over(alice)
     assert events_of(alice, "uneconomic")
+    # The anchor is no loss of this day: who opened the channel paid for it then.
+    (htlc,) = htlcs_of(alice)
+    assert [row for row in alice.rows if isinstance(row, OutputsLeft)] == [
+        OutputsLeft(alice.end.record.channel_id, htlc.output.amount)
+    ]
 
 
 def test_what_is_dear_only_today_is_claimed_for_half_of_it(chain: Chain) -> None:
