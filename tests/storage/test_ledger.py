@@ -9,16 +9,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from storage_samples import PAYMENT
 
-from salama.base.ids import Txid
+from salama.base.ids import ChannelId, Txid
 from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.channel.events import FundingSpent, FundingUnspent
 from salama.channel.state import ChannelRecord, Phase
+from salama.onchain.events import OutputsLeft
+from salama.payments.records import PartStatus, PutPayment
 from salama.sim import invariants
 from salama.sim.director import Size
 from salama.sim.run import run_seed
 from salama.storage import ledger
+from salama.storage.errors import WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.ledger_check import balance, balances, check, last_line, lines
 from salama.storage.writes import PutChannel
@@ -203,6 +207,67 @@ def test_an_opening_that_came_to_nothing_leaves_nothing(journal: Journal) -> Non
     pair.alice.state = replace(pair.alice.channel, record=replace(pair.alice.record, phase=Phase.CLOSED))
     booked.writes()
     assert journal.read_now(balances) == {} and booked.problems() == ()
+
+
+def test_a_payment_that_is_written_again_is_booked_once(journal: Journal) -> None:
+    parts = tuple(
+        replace(part, status=PartStatus.SETTLED, number=number)
+        for number, part in enumerate(PAYMENT.parts)
+        if int(part.fee) >= 0
+    )
+    payment = replace(PAYMENT, parts=parts)
+    for _ in range(3):
+        journal.commit_now([PutPayment(payment), PutPayment(payment)])
+        held = journal.read_now(balances)
+        assert held[ledger.PAYMENTS_OUT] == sum(int(part.delivered) for part in parts)
+        assert held.get(ledger.ROUTING_FEES, 0) == int(payment.fee)
+
+
+def test_a_refused_write_leaves_no_line(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    first = pair.alice.record
+    pair.alice.adds(10_000_000)
+    pair.settle()
+    pair.bob.settles_all()
+    pair.settle()
+    with pytest.raises(WriteRefused):
+        journal.commit_now([PutChannel(first, pair.alice.record)])  # nothing of it is on disk yet
+    assert journal.read_now(balances) == {} and journal.read_now(last_line) == 0
+
+
+def test_what_is_booked_and_undone_in_one_transaction_is_gone(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.alice)
+    booked.writes()
+    before = journal.read_now(balances)
+    first = pair.alice.record
+    pair.alice.does(FundingSpent(closing_tx(first, 599_500), BlockHeight(10)))
+    spent = pair.alice.record
+    pair.alice.does(FundingUnspent())
+    journal.commit_now([PutChannel(first, spent), PutChannel(spent, pair.alice.record)])
+    assert journal.read_now(balances) == before
+
+
+def test_outputs_that_nobody_will_take_are_no_fee(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.bob)
+    booked.writes()
+    record = pair.bob.record
+    # Of the form of a commitment, with a number that nobody has revoked.
+    spends = TxIn(record.funding.outpoint, sequence=0x80 << 24)
+    lost = Tx(2, (spends,), (TxOut(Sat(998_000), b"\x00\x14" + bytes(20)),), 0x20 << 24)
+    pair.bob.does(FundingSpent(lost, BlockHeight(10)))
+    booked.writes()
+    assert booked.pending == 400_000_000
+    for _ in range(2):  # a crash before the channel was over: it is over again
+        journal.commit_now([OutputsLeft(record.channel_id, Sat(900))])
+        assert booked.of(ledger.UNECONOMIC) == 900_000
+    pair.bob.state = replace(pair.bob.channel, record=replace(pair.bob.record, phase=Phase.CLOSED))
+    booked.writes()
+    assert booked.pending == 0 and booked.of(ledger.CLOSE_FEES) == 399_100_000
+    # Never more than there is.
+    journal.commit_now([OutputsLeft(ChannelId(bytes(32)), Sat(900))])
+    assert booked.of(ledger.UNECONOMIC) == 900_000 and booked.problems() == ()
 
 
 def test_every_line_is_an_amount_between_two_accounts(journal: Journal) -> None:

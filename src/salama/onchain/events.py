@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from salama.base.ids import Txid
-from salama.base.machine import Effect, Event
+from salama.base.ids import ChannelId, Txid
+from salama.base.machine import Effect, Event, Row
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.tx import Tx
 from salama.channel.state import ChannelRecord
@@ -48,6 +48,14 @@ class SpendSeen(Event):
     """
 
     tx: Tx
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsLeft(Row):
+    """A channel is over, and ``amount`` of its outputs that are ours stays behind: to take it would cost more."""
+
+    channel_id: ChannelId
+    amount: Sat
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from salama.onchain.events import (
     CoinsMissing,
     DropClaim,
     LeaseCoins,
+    OutputsLeft,
     RecordChanged,
     ReleaseCoins,
     Resolved,
@@ -233,6 +234,9 @@ def _settle(
     if close is not None and _is_over(state, found, facts, env.irrevocable_depth, too_dear):
         state = replace(state, is_over=True)
         rows.append(account.over(state, close))
+        left = [s.output.amount for s in found.statuses if s.is_left and s.output.role is not Role.OUR_ANCHOR]
+        if left and close.kind is not CloseKind.REVOKED:
+            rows.append(OutputsLeft(state.channel.channel_id, Sat.total(left)))
         effects += [ReleaseCoins(sweep.purpose) for sweep in state.record.sweeps if sweep.coins]
         effects.append(Resolved())
     return Transition(state, tuple(effects), tuple(rows))

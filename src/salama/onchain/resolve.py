@@ -64,6 +64,11 @@ class Status:
     may_change: bool = False
     """Not spent and not ours, but could become ours yet."""
 
+    @property
+    def is_left(self) -> bool:
+        """Whether it is ours to take and nobody has."""
+        return self.spent_by is None and self.claim is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Paid:

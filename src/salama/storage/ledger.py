@@ -25,6 +25,7 @@ from salama.channel.confirming import is_mutual_close
 from salama.channel.spec import CommitmentSpec
 from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
+from salama.onchain.events import OutputsLeft
 from salama.onchain.state import OnchainRecord, Sweep
 from salama.payments.records import ForwardStatus, Invoice, InvoiceStatus, PartStatus, Payment, PutForward
 from salama.storage.tables import Statement
@@ -38,6 +39,7 @@ DEPOSITS, WITHDRAWALS, OPENING, RECOVERED = (
 )  # fmt: skip
 PAYMENTS_OUT, ROUTING_FEES, PUSHED = "expenses:payments", "expenses:fees:routing", "expenses:pushed"
 CLOSE_FEES: Final = "expenses:fees:onchain:close"
+UNECONOMIC: Final = "expenses:uneconomic"
 PAYMENTS_IN, ROUTED, PUSHED_TO_US = "income:payments", "income:routing", "income:pushed"
 PENALTIES, CLOSE_GAINS = "income:penalties", "income:closes"
 
@@ -84,7 +86,11 @@ EMPTY_OUT: Final = (
 EMPTY_IN: Final = (
     f"{_COLUMNS} SELECT ?1, ?3, account, -msat, ?4, NULL FROM ledger_balances WHERE account = ?2 AND msat < 0"
 )
-READ_LINES: Final = frozenset((REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, RECEIVED, EMPTY_OUT, EMPTY_IN))
+GIVE_UP: Final = (
+    f"{_COLUMNS} SELECT ?1, account, ?3, min(msat, ?4), 'outputs left', ?5 FROM ledger_balances"
+    f" WHERE account = ?2 AND msat > 0 {_ONCE}"
+)
+READ_LINES: Final = frozenset((REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, RECEIVED, EMPTY_OUT, EMPTY_IN, GIVE_UP))
 """Statements that read what is booked, or book under its keys: every move before them is written before them."""
 
 
@@ -260,6 +266,12 @@ def of_onchain(old: OnchainRecord | None, new: OnchainRecord, channel: ChannelRe
             name = f"paid:{new.channel_id.hex()}:{htlc.id}"
             lines += _move(now, pending, TRANSFERS, int(htlc.amount), f"HTLC outgoing {htlc.id} on chain", name)
     return lines
+
+
+def of_left(row: OutputsLeft, now: int) -> list[Statement]:
+    """Outputs that nobody will take: no fee, but no asset either."""
+    key = f"left:{row.channel_id.hex()}"
+    return [(GIVE_UP, (now, pending_account(row.channel_id), UNECONOMIC, int(row.amount.msat), key))]
 
 
 def _claimed(sweep: Sweep) -> int:

@@ -18,6 +18,7 @@ from salama.base.machine import Row
 from salama.base.units import BlockHeight, CltvExpiry
 from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicEvent
 from salama.channel.state import ChannelRecord, Htlc
+from salama.onchain.events import OutputsLeft
 from salama.onchain.state import OnchainRecord
 from salama.payments.records import Invoice, Payment, PutForward, PutInvoice, PutPayment
 from salama.storage import ledger, tables
@@ -308,6 +309,10 @@ def _onchain(write: PutOnchain, now: int) -> list[Statement]:
     return lines
 
 
+def _left(row: OutputsLeft, now: int) -> list[Statement]:
+    return ledger.of_left(row, now)
+
+
 def _wallet(write: PutWallet, now: int) -> list[Statement]:
     return [(tables.WALLET.put, (WALLET_NAME, encode_wallet(write.state)))]
 
@@ -379,6 +384,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     PutPayment: _payment,
     PutForward: _forward,
     PutOnchain: _onchain,
+    OutputsLeft: _left,
     PutWallet: _wallet,
     WalletTxConfirmed: _wallet_confirmed,
     WalletTxUnconfirmed: _wallet_unconfirmed,
