@@ -137,6 +137,19 @@ def test_without_an_answer_it_stays_on_record(tmp_path: Path) -> None:
     with_wallet(tmp_path, BackendUnavailable("gone"), work)
 
 
+def test_the_fee_of_a_withdrawal_does_not_come_from_the_reserve(tmp_path: Path) -> None:
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        spending._reserve = lambda: Sat(299_900)
+        with pytest.raises(CommandRefused) as refused:
+            await spending.withdraw(STRANGER, Sat(500_000), None)
+        assert refused.value.code == "reserve_missing"
+        await wallet.settled()
+        assert backend.on_disk == [] and not wallet.state.leases
+        assert (await spending.withdraw(STRANGER, Sat(499_000), None)).tx
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
 # --- joint fundings ---
 
 

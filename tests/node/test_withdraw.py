@@ -111,7 +111,7 @@ def test_coins_are_listed_named_frozen_and_chosen(network: LocalNetwork) -> None
     dave.call("freeze", coins=mine)
     with pytest.raises(CommandRefused) as refused:
         dave.call("withdraw", address=target, amount="1000sat", coins=mine)
-    assert refused.value.code == "coin_unavailable"
+    assert refused.value.code == "coin_unavailable" and refused.value.reason == f"{mine} is frozen."
     network.stop(dave)
     dave = network.start("dave")
     shown = {one["outpoint"]: one for one in dave.call("utxos")["utxos"]}[mine]

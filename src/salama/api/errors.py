@@ -29,7 +29,9 @@ def as_json(number: int, error: CommandRefused) -> dict[str, Any]:
 
 def sentence(text: str) -> str:
     """What a machine says in passing, with a capital letter and a full stop."""
-    text = text[:1].upper() + text[1:]
+    if not any(character.isdigit() for character in text.partition(" ")[0]):
+        # The name of a transaction is copied as it is.
+        text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".?!" else text + "."
 
 

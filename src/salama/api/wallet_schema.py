@@ -46,7 +46,6 @@ class UtxosParams(Params, frozen=True, kw_only=True):
 class Utxo(Result, frozen=True, kw_only=True):
     outpoint: str
     amount_msat: int
-    address: str
     confirmations: int
     label: str
     frozen: bool
@@ -57,6 +56,7 @@ class Utxo(Result, frozen=True, kw_only=True):
     spendable: bool
     """May be chosen now: confirmed or our own change, mature, free and not frozen."""
     change: bool
+    address: str
 
 
 class Utxos(Result, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ METHODS: tuple[Method, ...] = (
         UtxosParams,
         Utxos,
         aliases=("listunspent",),
-        columns=("outpoint", "amount_msat", "confirmations", "spendable", "label", "frozen", "reserved_for"),
+        columns=("outpoint", "amount_msat", "confirmations", "spendable"),
     ),
     Method("label", "Give a coin a name.", LabelParams, Done, ("coin", "label")),
     Method("freeze", "Leave coins alone until they are unfrozen.", FreezeParams, Done, ("coins",)),

@@ -56,18 +56,25 @@ class Spending:
 
         Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
         """
-        self._check_reserve(amount)
+        available = self._wallet.spendable()
+        self._check_reserve(amount, available)
         output = TxOut(amount if amount is not None else Sat(0), script)
         purpose = self._purpose("withdraw")
-        tx, funded = await self._wallet.fund(
+        funded = await self._wallet.draft(
             (output,), feerate or self._feerate(), purpose, everything=amount is None, only=coins, until=self._until()
         )
+        try:
+            self._check_reserve(amount, available - int(funded.fee))
+        except CommandRefused:
+            self._wallet.release(purpose)
+            raise
+        tx = self._wallet.sign(funded, purpose)
         await self.publish(tx, purpose)
         return Spent(tx, funded.fee)
 
-    def _check_reserve(self, amount: Sat | None) -> None:
-        """What channels need for fees stays (immunity C20). Raises CommandRefused."""
-        reserve, available = int(self._reserve()), self._wallet.spendable()
+    def _check_reserve(self, amount: Sat | None, available: int) -> None:
+        """Of ``available`` satoshis what channels need for fees stays (immunity C20). Raises CommandRefused."""
+        reserve = int(self._reserve())
         if reserve and (amount is None or available - int(amount) < reserve):
             raise CommandRefused(
                 "reserve_missing",
@@ -102,7 +109,11 @@ class Spending:
             self._wallet.release(purpose)
             if replaced is not None:
                 await self._wallet.record(replaced)
-            raise CommandRefused("refused_by_network", f"The network refused the transaction: {result.reason}.")
+            raise CommandRefused(
+                "refused_by_network",
+                f"The network refused the transaction: {result.reason}.",
+                "Offer a higher fee rate." if "fee" in result.reason else "Its coins are free again.",
+            )
         self._wallet.release(purpose)
         if replaced is not None:
             self._broadcaster.forget(replaced.txid)

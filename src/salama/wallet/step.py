@@ -300,6 +300,20 @@ def _check_new_purpose(state: WalletState, purpose: str) -> None:
         raise CommandRefused("purpose_in_use", f"Coins are already set aside for {purpose}.", "Release them first.")
 
 
+def _obstacle(state: WalletState, outpoint: OutPoint, env: ev.WalletEnv) -> str:
+    """Why a coin cannot be spent now."""
+    coin = state.coins.get(outpoint)
+    if coin is None:
+        return "is no coin of this wallet"
+    if outpoint in state.spenders:
+        return f"is spent by {state.spenders[outpoint]}"
+    if outpoint in state.frozen:
+        return "is frozen"
+    if outpoint in state.leases:
+        return f"is set aside for {state.leases[outpoint]}"
+    return "cannot be spent yet: it is mined too lately" if not coin.is_mature(env.height) else "is not confirmed"
+
+
 def _fund(state: WalletState, event: ev.FundTransaction, env: ev.WalletEnv) -> Transition[WalletState]:
     _check_new_purpose(state, event.purpose)
     coins = state.spendable(env.height, min_depth=event.min_depth, own_change=event.own_change)
@@ -307,8 +321,11 @@ def _fund(state: WalletState, event: ev.FundTransaction, env: ev.WalletEnv) -> T
         wanted = frozenset(event.only)
         coins = tuple(coin for coin in coins if coin.outpoint in wanted)
         if len(coins) != len(wanted):
+            missing = min(wanted.difference(coin.outpoint for coin in coins))
             raise CommandRefused(
-                "coin_unavailable", "A chosen coin is unknown, unconfirmed, immature, leased, frozen or spent."
+                "coin_unavailable",
+                f"{missing} {_obstacle(state, missing, env)}.",
+                "`salama utxos` lists what can be spent.",
             )
     draft = _Draft(state)
     if event.everything:
