@@ -62,7 +62,7 @@ def plan_of(connection: sqlite3.Connection, sql: str) -> list[str]:
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
-WHOLE_BY_PURPOSE = {"HANDOFFS", "PEERS", "BALANCES"}
+WHOLE_BY_PURPOSE = {"HANDOFFS", "PEERS", "BALANCES", "KEPT_BLOBS", "GIVEN_BACKUPS"}
 """Tables that hold nothing but what is pending or known and are read whole at start-up; and a line per account."""
 
 

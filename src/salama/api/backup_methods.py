@@ -5,7 +5,7 @@ from __future__ import annotations
 from salama.api import backup_schema as schema
 from salama.api.area import Area
 from salama.api.method import Nothing
-from salama.node.recover import is_recovering, progress, summary
+from salama.node.recover import progress, summary
 
 
 class BackupMethods(Area):
@@ -18,12 +18,16 @@ class BackupMethods(Area):
         latest = backups.latest
         places = [(str(backups.path), "" if latest is not None else "not written yet")]
         places += [(str(path), backups.failed.get(path, "")) for path in backups.copies]
+        boxes = self.node.boxes
+        for node_id, generation in boxes.keepers():
+            why = boxes.troubles.get(node_id) or ("" if generation == backups.generation else "has an older one")
+            places.append((f"peer {node_id}", why))
         return schema.BackupState(
             generation=backups.generation,
             made_at=0 if latest is None else latest.made_at,
             channels=0 if latest is None else len(latest.channels),
             places=[schema.BackupPlace(place=p, is_current=not why, problem=why) for p, why in places],
-            warnings=backups.warnings(),
+            warnings=[*backups.warnings(), *boxes.warnings()],
         )
 
     async def recovery(self, _: Nothing) -> schema.RecoveryState:
@@ -42,8 +46,7 @@ class BackupMethods(Area):
                     has_address=actor.peer in node.peers.addresses,
                 )
             )
-        records = [actor.record for actor in node.channels.by_id.values() if actor.record is not None]
-        is_waiting = is_recovering(node.journal, records)
+        is_waiting = node.is_recovering()
         return schema.RecoveryState(
             answer=summary(lines, is_waiting),
             is_recovering=is_waiting,

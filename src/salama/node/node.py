@@ -29,6 +29,7 @@ from salama.node.onchain import Onchain
 from salama.node.openings import NEXT_KEY_INDEX
 from salama.node.outside import Outside
 from salama.node.payments import PaymentsActor
+from salama.node.peer_storage import PeerBoxes
 from salama.node.peers import Peers, short
 from salama.node.psbts import Psbts
 from salama.node.recover import BROUGHT, check_ours, is_recovering, merged, prepare
@@ -42,7 +43,7 @@ from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import queries
 from salama.storage.backup import BackupKey
-from salama.storage.writes import LEDGER_BEGUN, BeginLedger, ForgetOnions, PutKeyValue, PutPeer
+from salama.storage.writes import LEDGER_BEGUN, AnyWrite, BeginLedger, ForgetOnions, PutKeyValue, PutPeer
 from salama.transport.noise import StaticKey
 from salama.wallet.coins import new_wallet
 from salama.wire import (
@@ -231,7 +232,6 @@ class Node:
         )
         self.peers = Peers(static_key, init, self.switchboard, config.reconnect_seconds, outside)
         self.channels.peers, self.channels.around = self.peers, self.switchboard
-        self.switchboard.join(self.channels, self.payments, self.gossip, self.onchain)
         self.channels.chain_trouble = lambda: self.chain.trouble
         self.backups = Backups(
             config,
@@ -245,6 +245,17 @@ class Node:
         )
         self.channels.secure = self.backups.renew
         self.backups.check()
+        self.boxes = PeerBoxes(
+            journal,
+            self.backups,
+            lambda: self.peers.connected,
+            self.channels.has_funded,
+            outside,
+            is_recovering=self.is_recovering,
+            on_brought=self._brought,
+            on_behind=self._fail,
+        )
+        self.switchboard.join(self.channels, self.payments, self.gossip, self.onchain, self.boxes)
 
         if tip is not None:
             self.channels.height = tip.height
@@ -335,6 +346,21 @@ class Node:
                 await self.journal.commit([PutPeer(node_id, (str(address),), int(outside.now()))])
         log.warning("recovering %d channels over %s sat", restored.channels, restored.capacity)
 
+    def is_recovering(self) -> bool:
+        """Whether a peer may still bring channels that we do not know."""
+        records = [actor.record for actor in self.channels.by_id.values() if actor.record is not None]
+        return is_recovering(self.journal, records)
+
+    def _brought(self, sealed: bytes) -> None:
+        if not self.starts_again:
+            self.starts_again = True
+            self._take_up = asyncio.create_task(self._start_again_with(sealed))
+
+    async def _start_again_with(self, sealed: bytes) -> None:
+        """Everything is put in place by a start, also what a peer brought."""
+        await self.journal.commit([PutKeyValue(BROUGHT, sealed)])
+        self.stop()
+
     async def _caught_up(self) -> None:
         """Serve nobody before we stand where the chain stands."""
         ends = asyncio.create_task(self.chain.caught_up.wait()), asyncio.create_task(self._stop.wait())
@@ -400,6 +426,7 @@ class Node:
             await asyncio.sleep(TICK_SECONDS)
             self.payments.tell(Ticked())
             self._mind_chain()
+            await self.boxes.tick()
 
     def warnings(self) -> list[str]:
         """What a person should look at, in sentences."""
@@ -442,11 +469,12 @@ class Node:
         if self.chain.feerate is not None:
             self.channels.feerate_changed(self.chain.feerate)
         await self._all_settled()
-        writes = [PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash)]
+        writes: list[AnyWrite] = [PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash)]
         if not self._has_birthday:
             self._has_birthday = True
             writes.append(PutKeyValue(BIRTHDAY, int(event.height).to_bytes(4, "big")))
         await self.backups.renew()
+        writes += self.boxes.block_connected(event.height)
         await self.journal.commit([*writes, ForgetOnions(event.height)])
 
     async def _reorg(self, event: BlockDisconnected) -> None:

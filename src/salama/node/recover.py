@@ -118,7 +118,9 @@ async def prepare(
         first_key = FIRST_NEW_KEY + below(FIRST_NEW_KEY - (1 << 24))
         writes.append(PutKeyValue(NEXT_KEY_INDEX, first_key.to_bytes(8, "big")))
     if backup is None:
-        await journal.commit([*writes, PutKeyValue(RECOVERING, b"")])
+        ahead = _number(journal, GENERATION) + NEW_LIFE
+        writes += [PutKeyValue(GENERATION, ahead.to_bytes(8, "big")), PutKeyValue(RECOVERING, b"")]
+        await journal.commit(writes)
         return Restored(0, Sat(0), BlockHeight(0))
     check_ours(backup, signer.node_id, network)
     new = [

@@ -21,6 +21,7 @@ from salama.node.channels import Channels, scids_of
 from salama.node.graph import GossipActor
 from salama.node.onchain import Onchain
 from salama.node.payments import Committed, PaymentsActor
+from salama.node.peer_storage import PeerBoxes
 from salama.node.peers import Peer, short
 from salama.node.quiet_log import QuietLog
 from salama.payments.events import HandoffArrived, OfferRefused
@@ -34,6 +35,8 @@ from salama.wire import (
     Message,
     NodeAnnouncement,
     OpenChannel,
+    PeerStorage,
+    PeerStorageRetrieval,
     QueryChannelRange,
     QueryShortChannelIds,
     ReplyChannelRange,
@@ -64,17 +67,22 @@ class Switchboard:
     def __init__(self, tasks: asyncio.TaskGroup, monotonic: Callable[[], float]) -> None:
         self._tasks, self._words = tasks, QuietLog(log, monotonic)
 
-    def join(self, channels: Channels, payments: PaymentsActor, gossip: GossipActor, onchain: Onchain) -> None:
+    def join(
+        self, channels: Channels, payments: PaymentsActor, gossip: GossipActor, onchain: Onchain, boxes: PeerBoxes
+    ) -> None:
         """The parts, once they are made."""
+        self._boxes = boxes
         self._channels, self._payments, self._gossip, self._onchain = channels, payments, gossip, onchain
 
     # --- what peers send (peers.Listeners) ----------------------------------------------------------------------------
 
     def peer_ready(self, peer: Peer) -> None:
+        self._boxes.peer_ready(peer)  # before any channel says a word: it may be all that the peer has left
         self._channels.peer_ready(peer.node_id, peer.features)
         self._gossip.tell(GossipPeerReady(peer.node_id, peer.features))
 
     def peer_gone(self, peer: Peer) -> None:
+        self._boxes.peer_gone(peer)
         self._channels.peer_gone(peer.node_id)
         self._gossip.tell(GossipPeerGone(peer.node_id))
 
@@ -87,6 +95,10 @@ class Switchboard:
     def message(self, peer: Peer, message: Message) -> None:
         if isinstance(message, GOSSIP):
             self._gossip.tell(GossipReceived(peer.node_id, message))
+        elif isinstance(message, PeerStorage):
+            self._boxes.received(peer, message)
+        elif isinstance(message, PeerStorageRetrieval):
+            self._boxes.returned(peer, message)
         elif isinstance(message, OpenChannel):
             self._tasks.create_task(self._channels.open_received(peer.node_id, message))
         elif isinstance(message, Error | Warning):

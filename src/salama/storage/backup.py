@@ -13,7 +13,7 @@ import hmac
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -107,6 +107,25 @@ class BackupKey:
         header = _MAGIC + bytes((_VERSION,)) + self.fingerprint + salt
         plain = len(packed).to_bytes(4, "big") + packed + bytes(padding)
         return header + ciphers.seal(self._key(salt), 0, header, plain)
+
+    def seal_most(self, backup: StaticBackup, salt: bytes, size: int) -> tuple[bytes, int]:
+        """Exactly ``size`` bytes with as many channels as fit, the largest first, and how many did not.
+
+        Raises ValueError if not even the rest fits.
+        """
+        largest = sorted(backup.channels, key=lambda one: (-int(one.capacity), one.channel_id))
+        best, fits, too_many = b"", -1, len(largest) + 1
+        count = len(largest)
+        while fits + 1 < too_many:
+            kept = tuple(sorted(largest[:count], key=lambda one: one.channel_id))
+            try:
+                best, fits = self.seal(replace(backup, channels=kept), salt, size), count
+            except ValueError:
+                if count == 0:
+                    raise
+                too_many = count
+            count = (fits + too_many) // 2
+        return best, len(largest) - fits
 
     def open(self, data: bytes) -> StaticBackup:
         """Inverse of ``seal``. Raises BackupUnusable, whatever ``data`` is."""

@@ -76,6 +76,9 @@ PEERS: Final = "SELECT node_id, addresses, last_seen FROM peers ORDER BY node_id
 WALLET: Final = "SELECT record FROM wallet WHERE name = ?"
 WALLET_TRANSACTIONS: Final = f"{_WALLET_TX} {_PAGE}"
 GOSSIP_AFTER: Final = "SELECT key, message FROM gossip WHERE kind = ? AND key > ? ORDER BY key LIMIT ?"
+KEPT_BLOBS: Final = "SELECT peer, alone_since FROM kept_blobs"
+KEPT_BLOB: Final = "SELECT blob FROM kept_blobs WHERE peer = ?"
+GIVEN_BACKUPS: Final = "SELECT peer, generation, at FROM given_backups"
 KEY_VALUE: Final = "SELECT value FROM key_values WHERE key = ?"
 
 
@@ -302,6 +305,25 @@ def gossip_after(
 def key_value(connection: sqlite3.Connection, key: str) -> bytes | None:
     row = connection.execute(KEY_VALUE, (key,)).fetchone()
     return None if row is None else row[0]
+
+
+# --- peer storage ---------------------------------------------------------------------------------------------------
+
+
+def kept_blobs(connection: sqlite3.Connection) -> dict[NodeId, int]:
+    """Whose blobs we keep, and the block since which each of them has no channel with us."""
+    return {_id(NodeId, node): since for node, since in connection.execute(KEPT_BLOBS).fetchall()}
+
+
+def kept_blob(connection: sqlite3.Connection, node_id: NodeId) -> bytes | None:
+    row = connection.execute(KEPT_BLOB, (bytes(node_id),)).fetchone()
+    return None if row is None else row[0]
+
+
+def given_backups(connection: sqlite3.Connection) -> dict[NodeId, tuple[int, int]]:
+    """Generation and unix seconds of the backup that each peer was given last."""
+    rows = connection.execute(GIVEN_BACKUPS).fetchall()
+    return {_id(NodeId, node): (generation, at) for node, generation, at in rows}
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------

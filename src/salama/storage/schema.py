@@ -113,7 +113,18 @@ _LEDGER_TIMES: Final = (
     "CREATE INDEX ledger_by_time ON ledger (at)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _LEDGER, _LEDGER_TIMES)
+_PEER_STORAGE: Final = (
+    # What peers gave us to keep, and the block since which its owner has no channel with us (0 while there is one).
+    """CREATE TABLE kept_blobs (
+        peer BLOB PRIMARY KEY, at INTEGER NOT NULL, alone_since INTEGER NOT NULL, blob BLOB NOT NULL
+    ) STRICT""",
+    # Which of our backups each peer was given last.
+    """CREATE TABLE given_backups (
+        peer BLOB PRIMARY KEY, generation INTEGER NOT NULL, at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND, _LEDGER, _LEDGER_TIMES, _PEER_STORAGE)
 """Migration n brings the schema from n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -84,9 +84,13 @@ LEDGER: Final = Table("ledger", ("id",), ("id", "at", "source", "target", "msat"
 LEDGER_BALANCES: Final = Table("ledger_balances", ("account",), ("account", "msat"))
 LEDGER_TXS: Final = Table("ledger_txs", ("txid", "channel"), ("txid", "channel", "cause", "msat"))
 
+KEPT_BLOBS: Final = Table("kept_blobs", ("peer",), ("peer", "at", "alone_since", "blob"))
+GIVEN_BACKUPS: Final = Table("given_backups", ("peer",), ("peer", "generation", "at"))
+
 TABLES: Final = (
     CHANNELS, HTLCS, ONION_SECRETS, HANDOFFS, EVENTS, INVOICES, PAYMENTS, FORWARDS, PEERS, WALLET, WALLET_TRANSACTIONS,
     GOSSIP, KEY_VALUES,
     ONCHAIN, CHANNEL_EVENTS,
     LEDGER, LEDGER_BALANCES, LEDGER_TXS,
+    KEPT_BLOBS, GIVEN_BACKUPS,
 )  # fmt: skip
