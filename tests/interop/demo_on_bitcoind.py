@@ -47,8 +47,7 @@ class OnBitcoind(Network):
     async def ask_chain(self, method: str, *params: object) -> Any:
         """Sets the fee rate at the gate, asks bitcoind for all else. Raises ChainUnreadable."""
         if method == "setfeeestimate":
-            self.bitcoind.feerate = str(params[0])
-            return None
+            return self.bitcoind.call(method, *params)
         return await asyncio.to_thread(self._ask, method, *params)
 
     def _ask(self, method: str, *params: object) -> Any:
