@@ -80,6 +80,18 @@ def test_the_unit_starts_what_the_program_understands() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    # Only the program is not where the unit looks for it.
+    unit.write_text(UNIT.read_text().replace("/opt/salama/bin/salama", sys.executable))
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "Failed to" in done.stderr and "salama" not in done.stderr:
+        pytest.skip("this systemd cannot look at a unit that is not installed")
+    assert (done.returncode, "salama" in done.stdout + done.stderr) == (0, False), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
 def test_the_unit_is_shut_in(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     shutil.copy(UNIT, unit)
