@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import tempfile
+import time
 import timeit
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +47,9 @@ def test_a_record_comes_back_equal(one: ChannelRecord) -> None:
 def test_a_record_is_encoded_and_decoded_in_well_under_a_millisecond() -> None:
     one = record(of(*[htlc(n) for n in range(3)]))
     rows = encode_channel(one)
-    encoding = min(timeit.repeat(lambda: encode_channel(one), number=100, repeat=5)) / 100
-    decoding = min(timeit.repeat(lambda: decode_channel(rows), number=100, repeat=5)) / 100
+    # The least of short runs, in time of this thread: other work on the machine tells nothing about the code.
+    encoding = min(timeit.repeat(lambda: encode_channel(one), timer=time.thread_time, number=10, repeat=50)) / 10
+    decoding = min(timeit.repeat(lambda: decode_channel(rows), timer=time.thread_time, number=10, repeat=50)) / 10
     print(f"encode {encoding * 1e6:.0f} us, decode {decoding * 1e6:.0f} us, {len(rows.record)} bytes")
     assert encoding < 300e-6 and decoding < 300e-6
 

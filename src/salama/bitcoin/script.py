@@ -113,6 +113,8 @@ OP_CHECKSIGADD: Final = Op(0xBA)
 
 OP_NAMES: Final[dict[int, str]] = {int(op): name for name, op in list(globals().items()) if isinstance(op, Op)}
 
+_ONE_BYTE: Final = tuple(bytes((code,)) for code in range(256))
+
 PAY_TO_ANCHOR: Final = bytes.fromhex("51024e73")
 
 # Longest script ``disassemble`` writes out; a witness may hold megabytes that no person reads.
@@ -153,7 +155,7 @@ def script(*items: Op | bytes | int) -> bytes:
     """A script of opcodes (``Op``), pushed data (``bytes``) and pushed numbers (``int``)."""
     return b"".join(
         [
-            bytes((item,)) if isinstance(item, Op) else push(item) if isinstance(item, bytes) else number(item)
+            _ONE_BYTE[item] if item.__class__ is Op else push(item) if isinstance(item, bytes) else number(item)
             for item in items
         ]
     )

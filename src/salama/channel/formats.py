@@ -6,7 +6,7 @@ for the published figures alone; channels are opened with ``ANCHORS``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from salama.base.units import FeeratePerKw, Msat, Sat
@@ -38,16 +38,16 @@ class CommitmentFormat:
     """Whether every output that the other side can spend at once, except by penalty, waits for one confirmation."""
     other_htlc_sighash: int
     """What the other side signs of the owner's HTLC transactions; the owner itself signs with SIGHASH_ALL."""
+    anchors_total: Sat = field(init=False)
+    """What the opener sets aside for both anchors, present or not."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "anchors_total", Sat(2 * int(self.anchor_amount)))
 
     @property
     def htlc_sequence(self) -> int:
         """``sequence`` of an HTLC transaction, and of a direct spend of an HTLC output by the other side."""
         return 1 if self.csv else 0
-
-    @property
-    def anchors_total(self) -> Sat:
-        """What the opener sets aside for both anchors, present or not."""
-        return Sat(2 * int(self.anchor_amount))
 
     def commit_fee(self, feerate: FeeratePerKw, untrimmed_htlcs: int) -> Sat:
         """Base fee of a commitment, paid by the opener; anchors not included (B3.06)."""
@@ -66,6 +66,8 @@ class CommitmentFormat:
 
         ``offered`` by that owner. An HTLC of exactly this amount has an output.
         """
+        if not self.htlc_fee_from_feerate:
+            return dust_limit
         fee = self.htlc_timeout_fee(feerate) if offered else self.htlc_success_fee(feerate)
         return Sat(int(dust_limit) + int(fee))
 

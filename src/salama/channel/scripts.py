@@ -30,6 +30,8 @@ from salama.bitcoin.script import (
     OP_SIZE,
     OP_SWAP,
     number,
+    p2wsh,
+    push,
     script,
 )
 from salama.channel.keys import CommitmentKeys
@@ -40,6 +42,18 @@ ANCHOR_CSV: Final = 16
 
 # Keys that a channel keeps: a commitment comes back to the same four scripts each time.
 _CHANNELS_REMEMBERED: Final = 4096
+
+# What no key and no payment changes, encoded once: a commitment takes each of these several times.
+_IF, _ELSE, _EQUALVERIFY = script(OP_IF), script(OP_ELSE), script(OP_EQUALVERIFY)
+_ELSE_DROP, _NOTIF_DROP = script(OP_ELSE, OP_DROP), script(OP_NOTIF, OP_DROP)
+_DELAYED, _TO_LOCAL_END = script(OP_CHECKSEQUENCEVERIFY, OP_DROP), script(OP_ENDIF, OP_CHECKSIG)
+_DUP_HASH160, _EQUAL_IF_CHECKSIG_ELSE = script(OP_DUP, OP_HASH160), script(OP_EQUAL, OP_IF, OP_CHECKSIG, OP_ELSE)
+_SIZE_IS_32 = script(OP_SWAP, OP_SIZE, 32, OP_EQUAL)
+_TWO_SWAP, _TWO_CHECKMULTISIG = script(2, OP_SWAP), script(2, OP_CHECKMULTISIG)
+_TAIL, _CSV_TAIL = script(OP_ENDIF, OP_ENDIF), script(OP_ENDIF, 1, OP_CHECKSEQUENCEVERIFY, OP_DROP, OP_ENDIF)
+_PUSH_HASH = script(OP_HASH160) + b"\x14"
+_EQUALVERIFY_CHECKSIG = script(OP_EQUALVERIFY, OP_CHECKSIG)
+_CLTV_DROP_CHECKSIG = script(OP_CHECKLOCKTIMEVERIFY, OP_DROP, OP_CHECKSIG)
 
 # The same payment hash comes back in both commitments and in each of their successors.
 _payment_hash160 = lru_cache(maxsize=8192)(ripemd160)
@@ -57,10 +71,12 @@ def to_local_script(revocation: bytes, delayed_payment: bytes, to_self_delay: in
 
     Also the only output of HTLC-timeout and HTLC-success transactions.
     """
-    return script(
-        *(OP_IF, revocation),
-        *(OP_ELSE, to_self_delay, OP_CHECKSEQUENCEVERIFY, OP_DROP, delayed_payment),
-        *(OP_ENDIF, OP_CHECKSIG),
+    return b"".join(
+        (
+            *(_IF, push(revocation)),
+            *(_ELSE, number(to_self_delay), _DELAYED, push(delayed_payment)),
+            _TO_LOCAL_END,
+        )
     )
 
 
@@ -76,6 +92,12 @@ def anchor_script(funding_pubkey: bytes) -> bytes:
     return script(funding_pubkey, OP_CHECKSIG, OP_IFDUP, OP_NOTIF, OP_16, OP_CHECKSEQUENCEVERIFY, OP_ENDIF)
 
 
+@lru_cache(maxsize=2 * _CHANNELS_REMEMBERED)
+def anchor_scriptpubkey(funding_pubkey: bytes) -> bytes:
+    """What pays to ``anchor_script``."""
+    return p2wsh(anchor_script(funding_pubkey))
+
+
 class HtlcScripts:
     """HTLC scripts of one commitment: what its keys fix is encoded once, only hash and expiry vary.
 
@@ -85,19 +107,15 @@ class HtlcScripts:
     __slots__ = ("_after_expiry", "_after_hash", "_offered_head", "_received_head", "_received_middle")
 
     def __init__(self, keys: CommitmentKeys, *, csv: bool) -> None:
-        head = script(
-            *(OP_DUP, OP_HASH160, hash160(keys.revocation), OP_EQUAL),
-            *(OP_IF, OP_CHECKSIG),
-            *(OP_ELSE, keys.other_htlc, OP_SWAP, OP_SIZE, 32, OP_EQUAL),
-        )
-        both_sign = script(2, OP_SWAP, keys.owner_htlc, 2, OP_CHECKMULTISIG)
-        tail = script(OP_ENDIF, *((1, OP_CHECKSEQUENCEVERIFY, OP_DROP) if csv else ()), OP_ENDIF)
-        push_hash = script(OP_HASH160) + b"\x14"
-        self._offered_head = head + script(OP_NOTIF, OP_DROP) + both_sign + script(OP_ELSE) + push_hash
-        self._after_hash = script(OP_EQUALVERIFY, OP_CHECKSIG) + tail
-        self._received_head = head + script(OP_IF) + push_hash
-        self._received_middle = script(OP_EQUALVERIFY) + both_sign + script(OP_ELSE, OP_DROP)
-        self._after_expiry = script(OP_CHECKLOCKTIMEVERIFY, OP_DROP, OP_CHECKSIG) + tail
+        revoked = _DUP_HASH160 + push(hash160(keys.revocation)) + _EQUAL_IF_CHECKSIG_ELSE
+        head = revoked + push(keys.other_htlc) + _SIZE_IS_32
+        both_sign = _TWO_SWAP + push(keys.owner_htlc) + _TWO_CHECKMULTISIG
+        tail = _CSV_TAIL if csv else _TAIL
+        self._offered_head = head + _NOTIF_DROP + both_sign + _ELSE + _PUSH_HASH
+        self._after_hash = _EQUALVERIFY_CHECKSIG + tail
+        self._received_head = head + _IF + _PUSH_HASH
+        self._received_middle = _EQUALVERIFY + both_sign + _ELSE_DROP
+        self._after_expiry = _CLTV_DROP_CHECKSIG + tail
 
     def offered(self, payment_hash: bytes) -> bytes:
         """Offered by the owner: back to it with HTLC-timeout, or to the other side with the preimage."""

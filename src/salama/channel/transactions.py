@@ -8,6 +8,7 @@ counterparty.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 from typing import Final
@@ -19,7 +20,7 @@ from salama.bitcoin.sighash import ANYONECANPAY, SIGHASH_ALL, SIGHASH_SINGLE, se
 from salama.bitcoin.tx import Tx, TxIn, TxOut, compact_size
 from salama.channel.formats import CommitmentFormat
 from salama.channel.keys import CommitmentKeys
-from salama.channel.scripts import anchor_script, funding_script, to_local_script
+from salama.channel.scripts import anchor_scriptpubkey, funding_script, to_local_script
 from salama.channel.spec import CommitmentSpec, SpecHtlc
 
 MAX_COMMITMENT_NUMBER: Final = (1 << 48) - 1
@@ -49,6 +50,7 @@ def funding_output(capacity: Sat, one: bytes, another: bytes) -> TxOut:
 # --- commitment numbers (B3.01) --------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def obscuring_factor(opener_payment_basepoint: bytes, accepter_payment_basepoint: bytes) -> int:
     """Mask of 48 bits that hides the commitment number from who does not know both basepoints."""
     return int.from_bytes(sha256(opener_payment_basepoint + accepter_payment_basepoint).digest()[-6:], "big")
@@ -166,9 +168,9 @@ def make_commitment_tx(
     anchor = int(format.anchor_amount)
     if anchor:
         if has_local or kept:
-            rows.append((anchor, p2wsh(anchor_script(owner_funding_pubkey)), 0, 0, "owner_anchor"))
+            rows.append((anchor, anchor_scriptpubkey(owner_funding_pubkey), 0, 0, "owner_anchor"))
         if has_remote or kept:
-            rows.append((anchor, p2wsh(anchor_script(other_funding_pubkey)), 0, 0, "other_anchor"))
+            rows.append((anchor, anchor_scriptpubkey(other_funding_pubkey), 0, 0, "other_anchor"))
     scripts = format.htlc_scripts(keys) if kept else None
     for htlc in kept:
         assert scripts is not None

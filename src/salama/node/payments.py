@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from salama.base.ids import ChannelId, NodeId, PaymentHash, ShortChannelId
@@ -49,6 +49,28 @@ class Committed(Event):
     """A channel's HtlcCommitted on its way to becoming an HtlcArrived."""
 
     htlc: HtlcCommitted
+
+
+class _AsNeeded(Mapping[ChannelId, ChannelView]):
+    """The channels, looked at once somebody asks: a turn that only settles does not, and a look counts everything."""
+
+    def __init__(self, look: Callable[[], Mapping[ChannelId, ChannelView]]) -> None:
+        self._look = look
+        self._seen: Mapping[ChannelId, ChannelView] | None = None
+
+    def _all(self) -> Mapping[ChannelId, ChannelView]:
+        if self._seen is None:
+            self._seen = self._look()
+        return self._seen
+
+    def __getitem__(self, channel_id: ChannelId) -> ChannelView:
+        return self._all()[channel_id]
+
+    def __iter__(self) -> Iterator[ChannelId]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 class PaymentsActor(Actor[PaymentsState]):
@@ -150,7 +172,7 @@ class PaymentsActor(Actor[PaymentsState]):
             now=int(self._outside.now()),
             height=self._height(),
             our_node_id=self._signer.node_id,
-            channels=self._channels(),
+            channels=_AsNeeded(self._channels),
             by_scid=self._by_scid(),
             invoices=self.invoice,
             route=self._router(),

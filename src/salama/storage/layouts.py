@@ -14,6 +14,7 @@ import typing
 import zlib
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import cache
 from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, NewType, TypeVar
 
@@ -58,13 +59,17 @@ class NoLayout(TypeError):
 
 def _plain(value: Any) -> Any:
     # MessagePack takes exact types only: ids are bytes, units are ints.
-    if isinstance(value, SecretKey):
+    return _exact_type(value.__class__)(value)
+
+
+@cache
+def _exact_type(cls: type) -> type:
+    if issubclass(cls, SecretKey):
         raise NoLayout("a secret key does not belong in a record")
-    if isinstance(value, bytes):
-        return bytes(value)
-    if isinstance(value, int):
-        return int(value)
-    raise NoLayout(f"no layout for {type(value).__name__}")
+    for exact in (bytes, int):
+        if issubclass(cls, exact):
+            return exact
+    raise NoLayout(f"no layout for {cls.__name__}")
 
 
 _encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
