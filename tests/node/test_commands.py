@@ -10,10 +10,12 @@ import pytest
 from salama.base.ids import NodeId
 from salama.base.machine import CommandRefused, Event
 from salama.channel.events import CloseChannel, CommandAnswered, FailHtlc, ForceClose, ForgetChannel
+from salama.channel.reestablish import our_reestablish
 from salama.channel.step import turn
 from salama.node.channel_actor import ChannelActor
 from salama.node.channels import Channels
 from salama.testing.pair import Pair
+from salama.wire import Error
 
 SCRIPT = b"\x00\x14" + b"\x07" * 20
 
@@ -93,3 +95,22 @@ def test_nobody_waits_for_a_channel_that_is_frozen_or_gone() -> None:
                     await Channels.command(None, actor, CloseChannel(SCRIPT))  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_no_late_message_reaches_the_next_connection() -> None:
+    """The peer must hear our ``channel_reestablish`` first: an error before it would make one with old data publish."""
+    pair = Pair.opened()
+    actor = actor_of(pair)
+    connected = actor.registry.peers.connected
+    first, second = (SimpleNamespace(ready=SimpleNamespace(is_set=lambda: True)) for _ in range(2))
+    hello = our_reestablish(pair.alice.record)
+    late = Error(channel_id=pair.alice.record.channel_id, data=b"what the turn before had to say")
+
+    connected[actor.peer] = first  # type: ignore[assignment]
+    actor.connections.append(first)  # type: ignore[arg-type]
+    assert actor.hears(late) is None
+    assert actor.hears(hello) is first and actor.hears(late) is first
+    connected[actor.peer] = second  # type: ignore[assignment]
+    actor.connections.append(second)  # type: ignore[arg-type]
+    assert actor.hears(late) is None
+    assert actor.hears(hello) is second and actor.hears(late) is second

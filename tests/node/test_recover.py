@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +28,11 @@ from recovery_world import (
 
 from salama.base.machine import CommandRefused
 from salama.bitcoin.tx import Tx
-from salama.sim.machine import MachineDown
+from salama.node.openings import NEXT_KEY_INDEX
+from salama.node.recover import FIRST_NEW_KEY
+from salama.sim.machine import EPOCH, MachineDown
+from salama.storage import queries
+from salama.storage.backup import BackupKey, read_backup
 
 
 def test_a_running_channel_comes_back(tmp_path: Path) -> None:
@@ -49,6 +54,69 @@ def test_a_running_channel_comes_back(tmp_path: Path) -> None:
         await mine(world, 12)
         assert owned(bob) > 400_000 - MARGIN
         assert not commitments_of(bob, offered)
+
+    world.run(story())
+    assert not world.problems
+
+
+def test_the_backup_names_a_channel_before_its_funding_is_published(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 4)
+    alice, bob = world.machines
+    named: dict[str, list[bytes]] = {}
+
+    def offered(who: str, tx: Tx) -> None:
+        if any(int(out.value) == 1_000_000 for out in tx.outputs):
+            for machine in (alice, bob):
+                found = read_backup(copy_of(machine), BackupKey.of_seed(machine.seed))
+                named[machine.name] = [bytes(one.outpoint.txid) for one in found.channels]
+            assert named == {alice.name: [bytes(tx.txid)], bob.name: [bytes(tx.txid)]}
+
+    world.chain.on_offer = offered
+
+    async def story() -> None:
+        await up(world)
+        await fund(world, alice)
+        await open_channel(alice, bob)
+        await asyncio.sleep(2)
+
+    world.run(story())
+    assert not world.problems and len(named) == 2
+
+
+def test_a_database_older_than_its_backup_is_not_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    world = make_world(tmp_path, 5, tell=said.append)
+    alice, bob = world.machines
+    old = tmp_path / "old"
+
+    async def story() -> None:
+        await up(world)
+        await fund(world, alice)
+        shutil.copytree(bob.directory, old)
+        await open_channel(alice, bob)
+        await usable(world, 2)
+        await lose_disk(bob)
+        shutil.rmtree(bob.directory)
+        shutil.copytree(old, bob.directory)
+        bob.boot()
+        await asyncio.sleep(5)
+        assert not bob.is_up
+
+    world.run(story())
+    assert any("n1: stopped by DatabaseBehind" in line for line in said)
+
+
+def test_old_words_in_a_new_directory_use_no_key_again(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 6, machines=1)
+    (alice,) = world.machines
+    alice.outside.rescan_from = lambda config: EPOCH  # type: ignore[method-assign]
+
+    async def story() -> None:
+        await up(world)
+        assert alice.node is not None
+        first = alice.node.journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX))
+        assert int.from_bytes(first or b"", "big") >= FIRST_NEW_KEY
+        assert alice.node.is_recovering()
 
     world.run(story())
     assert not world.problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,19 @@ def test_what_a_crash_left_half_written_is_no_harm(tmp_path: Path) -> None:
     path.with_name(path.name + ".new").write_bytes(SEALED[:1000])
     assert read_backup(path, KEY) == BACKUP
     write_backup(path, SEALED)
+    assert read_backup(path, KEY) == BACKUP
+
+
+def test_the_old_one_stands_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "channels.backup"
+    write_backup(path, SEALED)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_backup(path, KEY.seal(replace(BACKUP, generation=8), SALT))
     assert read_backup(path, KEY) == BACKUP
 
 

@@ -134,10 +134,12 @@ class Node:
         self.switchboard = Switchboard(tasks, outside.monotonic)
         await self._check_backend()
         brought = journal.read_now(lambda db: queries.key_value(db, BROUGHT))
-        if self.recovers or brought:
+        # Words that are older than an empty directory had channels perhaps, whose keys must not be used again.
+        birthday = outside.birthday(config) if self.recovers else outside.rescan_from(config)
+        is_empty = journal.read_now(lambda db: queries.key_value(db, TIP)) is None
+        if self.recovers or brought or (is_empty and birthday is not None):
             await self._recover(BackupKey.of_seed(seed), keys, brought or b"")
         tip = _decode_tip(journal.read_now(lambda db: queries.key_value(db, TIP)))
-        birthday = outside.birthday(config) if self.recovers else outside.rescan_from(config)
         if tip is None and birthday is not None:
             tip = await block_before(self.backend, birthday)
             log.info("restored from words: looking through the chain from block %d", tip.height)
