@@ -3,6 +3,9 @@
 import logging
 import os
 import socket
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 
 from salama.api.daemon import run_node
 from salama.storage.database import DATABASE_NAME
+from salama.storage.schema import SCHEMA_VERSION
 from salama.testing.network import LocalNetwork
 
 Refused = Callable[..., str]
@@ -122,6 +126,31 @@ def test_a_database_that_is_none(refused: Refused, tmp_path: Path) -> None:
     path.write_bytes(b"This is no database. " * 1000)
     assert "do not delete it" in refused()
     assert path.read_bytes() == b"This is no database. " * 1000
+
+
+def test_a_database_of_a_newer_version(network: LocalNetwork, tmp_path: Path) -> None:
+    """By a real process: what it wrote is not touched, and the version that wrote it goes on with it."""
+    node = network.start("newer")
+    node_id = node.node_id
+    assert network.stop(node) == 0
+    path = node.directory / DATABASE_NAME
+    set_schema(path, SCHEMA_VERSION + 1)
+    before = path.read_bytes()
+    command = [sys.executable, "-m", "salama", *network.arguments("newer", "none")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = one_sentence(done.stderr)
+    assert "was written by a newer Salama" in said and "use that version" in said
+    assert path.read_bytes() == before
+    set_schema(path, SCHEMA_VERSION)
+    assert network.start("newer").node_id == node_id
+    assert network.stop(network.nodes["newer"]) == 0
+
+
+def set_schema(path: Path, number: int) -> None:
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA user_version = {number}")
+    database.close()
 
 
 def test_a_directory_that_is_a_file_or_too_deep(refused: Refused, tmp_path: Path) -> None:

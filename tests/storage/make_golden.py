@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from storage_samples import INVOICE, PAYMENT, full_record, onchain_record
+from storage_samples import INVOICE, PAYMENT, full_backup, full_record, full_wallet, onchain_record
 
 from salama.channel.events import HandoffKey, HtlcFailed, Origin
+from salama.storage.backup import BackupKey
 from salama.storage.records import encode_channel
+from salama.storage.wallet_record import encode_wallet
 from salama.storage.writes import FAILED_HANDOFF, ONCHAIN
 from salama.storage.writes import INVOICE as INVOICES
 from salama.storage.writes import PAYMENT as PAYMENTS
 
 GOLDEN = Path(__file__).parent / "golden" / "layout-1.json"
+KEY, SALT = BackupKey.of_seed(bytes(range(32))), bytes(range(100, 132))
 
 
 def golden_rows() -> dict[str, object]:
@@ -34,6 +37,8 @@ def golden_rows() -> dict[str, object]:
         "payment": PAYMENTS.encode(PAYMENT).hex(),
         "onchain": ONCHAIN.encode(onchain_record()).hex(),
         "failed": FAILED_HANDOFF.encode(failed).hex(),
+        "wallet": encode_wallet(full_wallet()).hex(),
+        "backup": KEY.seal(full_backup(), SALT).hex(),
     }
 
 

@@ -23,7 +23,9 @@ from salama.base.ids import (
     Txid,
 )
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat, Sat
+from salama.bitcoin.networks import NETWORKS
 from salama.bitcoin.tx import Tx, TxIn, TxOut
+from salama.channel.backup import ChannelBackup
 from salama.channel.events import Origin
 from salama.channel.keys import Basepoints
 from salama.channel.params import ChannelParams, PartyParams
@@ -45,6 +47,7 @@ from salama.channel.state import (
     htlcs_in_local,
     htlcs_in_remote,
 )
+from salama.crypto.seeds import ExtendedKey
 from salama.crypto.shachain import FIRST_INDEX, ShachainStore, secret_at
 from salama.onchain.state import Confirmed, OnchainRecord, Sweep
 from salama.payments.records import (
@@ -56,8 +59,9 @@ from salama.payments.records import (
     PaymentStatus,
     RouteHop,
 )
-from salama.wallet.coins import Coin
-from salama.wallet.keys import KeyPath
+from salama.storage.backup import StaticBackup
+from salama.wallet.coins import Coin, WalletState, WalletTx, assemble, new_wallet
+from salama.wallet.keys import Accounts, KeyPath
 from salama.wire.features import OPTION_ANCHORS, OPTION_STATIC_REMOTEKEY, Features
 
 
@@ -294,3 +298,43 @@ def onchain_record() -> OnchainRecord:
         alone=(sample_tx(2).outpoint(0),),
         noted=("close", "spent"),
     )
+
+
+def full_wallet() -> WalletState:
+    """A wallet of which every fact has a value of its own."""
+    empty = new_wallet(Accounts.of_master(ExtendedKey.of_seed(bytes(range(32))), NETWORKS["regtest"]))
+    script, key = next(iter(empty.scripts.items()))
+    coin = Coin(OutPoint(Txid(b"\x01" * 32), 1), Sat(5_000), script, key, BlockHeight(7), True)
+    waiting = replace(coin, outpoint=OutPoint(sample_tx().txid, 0), height=None, coinbase=False)
+    return assemble(
+        empty.accounts,
+        empty.branches,
+        {sample_tx().txid: WalletTx(sample_tx().txid, (coin.outpoint,), (waiting,), None, sample_tx())},
+        {coin.outpoint: coin},
+        {coin.outpoint: "channel 1"},
+        expiries={"channel 1": BlockHeight(700_100)},
+        frozen=frozenset((waiting.outpoint,)),
+        labels={coin.outpoint: "Geschenk ☕"},
+    )
+
+
+def full_backup() -> StaticBackup:
+    """Words and one channel."""
+    keys = Basepoints(*(point(n) for n in range(2, 7)))
+    one = ChannelBackup(
+        channel_id=channel_id(),
+        outpoint=sample_tx().outpoint(0),
+        capacity=Sat(1_000_000),
+        peer=NodeId(point(3)),
+        addresses=("10.0.0.1:9735", "[::1]:9735"),
+        is_opener=True,
+        channel_type=Features.of(mandatory=(OPTION_STATIC_REMOTEKEY, OPTION_ANCHORS)),
+        key_index=7,
+        their_basepoints=keys,
+        our_delay=144,
+        their_delay=720,
+        closing_script=b"\x00\x14" + bytes(range(20)),
+        opened_at=BlockHeight(700_000),
+    )
+    chain, birthday = BlockHash(b"\x0a" * 32), BlockHeight(5)
+    return StaticBackup(7, 1_700_000_000, NodeId(point(9)), chain, birthday, {("wpkh", 0): 3, ("tr", 1): 4}, (one,))

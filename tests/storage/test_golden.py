@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from typing import Any
 
 import pytest
-from make_golden import GOLDEN
-from storage_samples import INVOICE, PAYMENT, full_record, onchain_record
+from make_golden import GOLDEN, KEY
+from storage_samples import INVOICE, PAYMENT, full_backup, full_record, full_wallet, onchain_record
 
+from salama import storage
 from salama.base.ids import ChannelId
 from salama.channel.events import HandoffKey, HtlcFailed, Origin
 from salama.storage.errors import CorruptRecord
+from salama.storage.layouts import Codec
 from salama.storage.records import ChannelRows, HtlcRow, decode_channel
+from salama.storage.wallet_record import decode_wallet
 from salama.storage.writes import FAILED_HANDOFF, ONCHAIN
 from salama.storage.writes import INVOICE as INVOICES
 from salama.storage.writes import PAYMENT as PAYMENTS
@@ -68,3 +73,31 @@ def test_an_old_close_is_read_as_it_was_meant(golden: dict[str, Any]) -> None:
     except CorruptRecord as fault:
         pytest.fail(f"{fault}: {REMEDY}")
     assert found == onchain_record(), REMEDY
+
+
+def test_an_old_wallet_and_an_old_backup_are_read_as_they_were_meant(golden: dict[str, Any]) -> None:
+    try:
+        wallet = decode_wallet(bytes.fromhex(golden["wallet"]))
+    except CorruptRecord as fault:
+        pytest.fail(f"{fault}: {REMEDY}")
+    assert wallet == full_wallet(), REMEDY
+    assert KEY.open(bytes.fromhex(golden["backup"])) == full_backup(), REMEDY
+
+
+def test_every_kind_of_record_has_its_golden_row(golden: dict[str, Any]) -> None:
+    """A new kind of record needs one as soon as somebody may have it on disk."""
+    rooms = [importlib.import_module(f"salama.storage.{room.name}") for room in pkgutil.iter_modules(storage.__path__)]
+    kinds = {value.kind for room in rooms for value in vars(room).values() if isinstance(value, Codec)}
+    rows = {
+        "channel": "record",
+        "channel's terms": "params",
+        "HTLC": "htlcs",
+        "invoice": "invoice",
+        "payment": "payment",
+        "closed channel": "onchain",
+        "handoff": "failed",
+        "wallet": "wallet",
+        "backup": "backup",
+    }
+    assert kinds == set(rows)
+    assert set(rows.values()) == set(golden)
