@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from bench.ahead import way_ahead
+
 _HEAD: Final = """# How fast Salama is
 
 This page is written by `make bench` (or `make bench-quick`) from `bench/results.json`. Every node is a process of its
@@ -30,7 +32,7 @@ _GOALS: Final[tuple[tuple[str, str, Value, float, str, bool], ...]] = (
     ("e", "what past payments add: %", lambda r: r["past_adds_percent"], 10, "", False),
     ("e", "what they add to the CPU time: %", lambda r: r["past_adds_cpu_percent"], 10, "", False),
     ("f", "memory per idle channel of our own: kB", lambda r: r["kb_per_own_channel"], 30, "", False),
-    ("g", "things wrong after SIGKILL at random instants", lambda r: len(r["wrong"]), 0, "", False),
+    ("g", "things wrong after SIGKILL at random instants", lambda r: len(r["wrong"]), 0, "0 of 1,000 kills", False),
     ("g", "p95 recovery: seconds", lambda r: r["recovery_p95_s"], 3, "", False),
     ("h", "invoices/s", lambda r: r["invoices_per_s"], 1000, "", True),
     ("h", "database bytes per payment", lambda r: r["database_bytes_per_payment"], 2000, "", False),
@@ -51,6 +53,7 @@ def page(results: dict[str, Any]) -> str:
     parts += [_payments(letter, title, row) for letter, title, row in rows if row and "nodes" in row]
     if "kills" in results.get("g", {}):
         parts.append(_kills(results["g"]))
+    parts.append(way_ahead(results))
     return "\n".join(parts)
 
 

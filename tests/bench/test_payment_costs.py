@@ -67,6 +67,7 @@ def test_the_page_shows_what_was_measured_and_what_was_not(pair: list[LocalNode]
     assert "2 x timeout: No way was found." in shown
     assert f"{row['payments_per_s']:,} payments/s" in shown
     assert "| b | through one forwarding node: payments/s | not measured |" in shown
+    assert "**a**: 2,000 payments/s leave 1000.00 ms" in page({"machine": machine | {"cores": 2_000}, "a": row})
 
 
 def test_percentiles() -> None:
