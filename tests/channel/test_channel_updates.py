@@ -343,6 +343,17 @@ def test_more_htlcs_than_slots() -> None:
     assert "more than 30 HTLCs" in warned(pair.bob)
 
 
+def test_value_in_flight_counts_together() -> None:
+    pair = Pair.opened()
+    params = pair.bob.record.params
+    params = replace(params, ours=replace(params.ours, max_htlc_value_in_flight=Msat(300_000_000)))
+    pair.bob.state = replace(pair.bob.channel, record=replace(pair.bob.record, params=params))
+    pair.bob.hears(add_message(pair.bob, 0, amount=200_000_000))
+    assert not warned(pair.bob)
+    pair.bob.hears(add_message(pair.bob, 1, amount=100_000_001))
+    assert "more value in flight" in warned(pair.bob)
+
+
 def test_the_opener_must_keep_reserve_fee_and_anchors() -> None:
     pair = Pair.opened()
     reserve = 1000 * int(pair.bob.record.params.ours.channel_reserve)

@@ -86,14 +86,15 @@ def run() -> None:
     split = sys.argv.index("--")
     parser = ArgumentParser("doomed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--synchronous", default="FULL", choices=("FULL", "NORMAL", "OFF"))
+    parser.add_argument("--synchronous", choices=("FULL", "NORMAL", "OFF"))
     parser.add_argument("--moments", type=Path)
     options = parser.parse_args(sys.argv[1:split])
     disk = DoomedDisk(random.Random(options.seed), moment)
     sqlite_vfs.watch(disk)
-    # After the node's own settings, so that these stand.
-    pragmas = (*database._WRITER_PRAGMAS, f"PRAGMA synchronous = {options.synchronous}")
-    setattr(database, "_WRITER_PRAGMAS", pragmas)  # noqa: B010
+    if options.synchronous:
+        # After the node's own settings, so that this stands.
+        pragmas = (*database._WRITER_PRAGMAS, f"PRAGMA synchronous = {options.synchronous}")
+        setattr(database, "_WRITER_PRAGMAS", pragmas)  # noqa: B010
     if options.moments:
         note_moments(options.moments)
     # In a thread: the handler itself may interrupt whoever holds the disk's lock.
