@@ -6,7 +6,8 @@ Defence: node/peers.py:Peers._serve ends the connection in which something faile
 node/actor.py:Actor.run freezes the one machine whose turn failed; only a disk that does not take a commit stops the
 node (storage/errors.py:StorageFault). A frozen channel talks to its peer no more, but what the chain and the payments
 tell it is handled all the same (node/channel_actor.py:ENDURED), or a peer that finds a mistake of ours could wait until
-its deadlines have passed.
+its deadlines have passed; node/node.py:Node writes no block down as read while something is frozen, so that a restart
+reads it again.
 
 Loss of power at any line of the shell is what make sim tries.
 """
@@ -27,6 +28,7 @@ from immunity_world import FakePeer, Registry, Stranger, outpoint
 from salama.base.ids import BlockHash, ChannelId, NodeId
 from salama.base.machine import CommandRefused, Event
 from salama.base.units import BlockHeight
+from salama.bitcoin.chain_events import BlockConnected
 from salama.channel.events import (
     BlockArrived,
     CloseChannel,
@@ -38,8 +40,12 @@ from salama.channel.events import (
 )
 from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
 from salama.crypto.secp256k1 import ecdh, public_key
+from salama.node.chain import TIP
 from salama.node.channel_actor import ChannelActor
+from salama.node.node import Node
 from salama.node.peers import Peers
+from salama.storage import queries
+from salama.storage.journal import Journal
 from salama.storage.writes import PutChannel
 from salama.testing.pair import FEATURES, START, Pair, preimage_of
 from salama.transport.noise import StaticKey
@@ -273,3 +279,30 @@ def test_a_frozen_channel_says_nothing_and_can_be_closed_by_hand(
         assert frozen.record.phase is Phase.ON_CHAIN
 
     told(tmp_path, story)
+
+
+@pytest.mark.parametrize("frozen", ["", "wallet", "channel", "claims"])
+def test_a_block_that_somebody_frozen_may_have_missed_is_read_again(tmp_path: Path, frozen: str) -> None:
+    async def main(journal: Journal) -> None:
+        def actor(name: str) -> Any:
+            return SimpleNamespace(frozen="a mistake of ours" if name == frozen else "", tell=lambda _: None)
+
+        async def nothing() -> None: ...
+
+        def registry(name: str) -> Any:
+            return SimpleNamespace(by_id={1: actor("other"), 2: actor(name)}, block_connected=lambda _: None)
+
+        deaf = SimpleNamespace(tell=lambda _: None, block_seen=lambda: None, block_connected=lambda _: None)
+        boxes = SimpleNamespace(block_connected=lambda _: [])
+        parts = SimpleNamespace(
+            wallet=actor("wallet"), channels=registry("channel"), onchain=registry("claims"), journal=journal,
+            mempool=deaf, boxes=boxes, gossip=deaf, payments=deaf, broadcaster=deaf,
+            chain=SimpleNamespace(feerate=None), backups=SimpleNamespace(renew=nothing), _all_settled=nothing,
+            _has_birthday=True,
+        )  # fmt: skip
+        block: Any = SimpleNamespace(txs=())
+        await Node._block(parts, BlockConnected(BlockHeight(7), BlockHash(b"\x07" * 32), block))  # type: ignore[arg-type]
+        assert (journal.read_now(lambda db: queries.key_value(db, TIP)) is None) == bool(frozen)
+
+    with Journal.open(tmp_path) as journal:
+        asyncio.run(main(journal))

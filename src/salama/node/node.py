@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from salama.base.ids import BlockHash
 from salama.base.machine import CommandRefused
@@ -12,6 +13,7 @@ from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.channel.state import ChannelRecord
 from salama.gossip.events import BlockArrived, BlockRemoved
+from salama.node.actor import Actor
 from salama.node.addresses import parse_host_port, parse_peer
 from salama.node.backup import BIRTHDAY, Backups, found_at, places_of
 from salama.node.cap import cap_of
@@ -471,13 +473,17 @@ class Node:
         if self.chain.feerate is not None:
             self.channels.feerate_changed(self.chain.feerate)
         await self._all_settled()
-        writes: list[AnyWrite] = [PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash)]
+        writes: list[AnyWrite] = [ForgetOnions(event.height)]
+        readers: list[Actor[Any]] = [self.wallet, *self.channels.by_id.values(), *self.onchain.by_id.values()]
+        if not any(one.frozen for one in readers):
+            # Else a restart reads it again, for those who may have missed it (immunity H5).
+            writes.append(PutKeyValue(TIP, int(event.height).to_bytes(4, "big") + event.hash))
         if not self._has_birthday:
             self._has_birthday = True
             writes.append(PutKeyValue(BIRTHDAY, int(event.height).to_bytes(4, "big")))
         await self.backups.renew()
         writes += self.boxes.block_connected(event.height)
-        await self.journal.commit([*writes, ForgetOnions(event.height)])
+        await self.journal.commit(writes)
 
     async def _reorg(self, event: BlockDisconnected) -> None:
         log.warning("block %d was reorganised away", event.height)
