@@ -130,6 +130,10 @@ def _show(page: dict[str, Any]) -> None:
     from salama.base.amounts import render_amount
     from salama.cli.ledger_text import time_of
 
+    console = Console()
+    if not page["lines"]:
+        console.print("No lines.")
+        return
     table = Table(header_style="bold")
     for column in ("time (UTC)", "amount", "from", "to", "for"):
         table.add_column(column, justify="right" if column == "amount" else "left")
@@ -137,7 +141,6 @@ def _show(page: dict[str, Any]) -> None:
         time = time_of(one["at"]).strftime("%Y-%m-%d %H:%M:%S")
         row = (render_amount(one["amount_msat"]), _short(one["source"]), _short(one["target"]), one["cause"])
         table.add_row(time, *row)
-    console = Console()
     console.print(table)
     if page["next_cursor"]:
         console.print(f"more: --cursor {page['next_cursor']}")

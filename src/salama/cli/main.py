@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -27,6 +28,16 @@ class _Commands(click.Group):
             click.echo(f"(here this is called `{ALIASES[name]}`)", err=True)
             command = super().get_command(ctx, ALIASES[name])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As always, but a name that does not exist is told with those that are like it."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = get_close_matches(args[0], (*self.commands, *ALIASES), 3)
+            meant = f" Did you mean {', '.join(near)}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{meant}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by area, in the schema's order; what needs no running node comes first."""

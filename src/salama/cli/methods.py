@@ -10,6 +10,7 @@ import msgspec
 
 from salama.api.method import Method
 from salama.base.machine import CommandRefused
+from salama.cli.examples import EXAMPLES
 from salama.cli.options import Refusal, default_network, socket_path, wants_json
 
 _CLICK_TYPES: dict[type, click.ParamType[Any]] = {
@@ -25,6 +26,7 @@ def method_command(method: Method) -> click.Command:
     info = msgspec.inspect.type_info(method.params)
     assert isinstance(info, msgspec.inspect.StructType)
     parameters: list[click.Parameter] = []
+    words_of: dict[str, str] = {}
     for field in info.fields:
         kind, words = field.type, ""
         if isinstance(kind, msgspec.inspect.Metadata):
@@ -32,6 +34,7 @@ def method_command(method: Method) -> click.Command:
             kind = kind.type
         click_type = _CLICK_TYPES[type(kind)]
         if field.name in method.positional:
+            words_of[field.name] = words
             given: dict[str, Any] = {} if field.required else {"default": field.default}
             parameters.append(click.Argument([field.name], type=click_type, required=field.required, **given))
         elif isinstance(kind, msgspec.inspect.BoolType):
@@ -70,4 +73,16 @@ def method_command(method: Method) -> click.Command:
 
             show(method, result)
 
-    return click.Command(method.name, params=parameters, callback=invoke, help=method.summary)
+    return click.Command(method.name, params=parameters, callback=invoke, help=_help(method, words_of))
+
+
+def _help(method: Method, words_of: dict[str, str]) -> str:
+    """The summary, what each argument is, and examples."""
+    parts = [method.summary]
+    told = [(name.upper(), words_of[name]) for name in method.positional if words_of[name]]
+    if told:
+        width = max(len(name) for name, _ in told)
+        parts.append("\b\n" + "\n".join(f"{name:<{width}}  {words}" for name, words in told))
+    if method.name in EXAMPLES:
+        parts.append("\b\nFor example:\n" + "\n".join(f"  salama {line}" for line in EXAMPLES[method.name]))
+    return "\n\n".join(parts)

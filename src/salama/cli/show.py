@@ -39,6 +39,9 @@ def show(method: Method, result: dict[str, Any], console: Console | None = None)
             grid.add_row(f"[bold]{_label(name)}[/]", escape(_text(name, value)))
     if grid.row_count:
         console.print(grid)
+    elif empty := [name for name, value in result.items() if value == []]:
+        if len(empty) == sum(value != "" for value in result.values()):
+            console.print(f"No {_label(empty[0])}.")
 
 
 def _table(method: Method, name: str, rows: list[dict[str, Any]], width: int) -> tuple[Table, list[str]]:

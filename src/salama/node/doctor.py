@@ -320,6 +320,9 @@ def look_at_port(config: Config, running: bool) -> Finding:
                 probe.bind((where.host, where.port))
     except OSError as error:
         reason = f"{where}: {error.strerror or error}"
+        if running:
+            remedy = "Was the node that runs here started with other settings than these?"
+            return _fail("port", f"{where} does not answer: {error.strerror or error}", remedy)
         return _fail("port", reason, "Choose another with listen, or end what uses it.")
     seen = f"{where} {'answers' if running else 'is free'}"
     if where.host in ("127.0.0.1", "::1", "localhost"):
