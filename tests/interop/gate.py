@@ -89,9 +89,12 @@ class Gate(Chain):
             # A call of the devnet's, for which bitcoind has no like.
             self.feerate = str(params[0])
             return None
-        answer = self.inner.call(method, *params)
-        if method == "sendrawtransaction":
-            self.others.append(Tx.decode(bytes.fromhex(params[0])))
+        if method not in ("sendrawtransaction", "submitpackage"):
+            return self.inner.call(method, *params)
+        raws = params[0] if method == "submitpackage" else params[:1]
+        with self._one_at_a_time:
+            answer = self.inner.call(method, *params)
+            self.others += [Tx.decode(bytes.fromhex(raw)) for raw in raws]
         return answer
 
     def stop(self) -> None:
