@@ -23,6 +23,7 @@ from salama.crypto.secp256k1 import public_key
 from salama.node.chain import Broadcaster
 from salama.node.joint_funding import JointFunding, Wanted
 from salama.node.outside import Outside
+from salama.node.psbts import Psbts
 from salama.node.spending import Spending
 from salama.node.wallet import WalletActor
 from salama.signer.wallet import WalletKeys
@@ -48,6 +49,9 @@ class Backend:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def block_hash(self, height: int) -> None:
+        """Pruned."""
 
 
 def with_wallet(directory: Path, answer: BroadcastResult | Exception, test: Callable[..., Any]) -> None:
@@ -146,6 +150,29 @@ def test_the_fee_of_a_withdrawal_does_not_come_from_the_reserve(tmp_path: Path) 
         await wallet.settled()
         assert backend.on_disk == [] and not wallet.state.leases
         assert (await spending.withdraw(STRANGER, Sat(499_000), None)).tx
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
+def test_a_psbt_takes_no_coin_that_is_set_aside_for_something_else(tmp_path: Path) -> None:
+    """It was made while the coin was free, and is signed when a channel waits for it."""
+
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        psbts = Psbts(wallet, backend, spending, None, REGTEST, Outside())  # type: ignore[arg-type]
+        coin = min(wallet.state.coins)
+        psbt, _ = await psbts.fund((TxOut(Sat(9_000), STRANGER),), RATE, HEIGHT, everything=False, coins=(coin,))
+        assert psbts.release(psbt) == 1
+        await wallet.lease((coin,), "open a channel")
+        with pytest.raises(CommandRefused) as refused:
+            await psbts.sign(psbt, HEIGHT)
+        assert refused.value.code == "coin_leased"
+        wallet.release("open a channel")
+        await wallet.freeze((coin,), True)
+        with pytest.raises(CommandRefused) as refused:
+            await psbts.sign(psbt, HEIGHT)
+        assert refused.value.code == "coin_frozen"
+        await wallet.freeze((coin,), False)
+        assert (await psbts.sign(psbt, HEIGHT)).inputs == 1
 
     with_wallet(tmp_path, BroadcastResult(True), work)
 
