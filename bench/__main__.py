@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import kills, machine, payments, report, store
+from bench.compiled import compile_sources
 
 ROOT: Final = Path(__file__).parent.parent
 ROWS: Final = ("a", "b", "e", "g", "h")
@@ -58,6 +59,7 @@ def main() -> int:
     rows = options.rows.split(",") if options.rows else list(ROWS)
     if unknown := set(rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}")
+    compile_sources()
     kept = json.loads(options.out.read_text()) if options.rows and options.out.exists() else {}
     results = measure(rows, quick=options.quick, kill_count=options.kills or (3 if options.quick else 200))
     results = kept | results

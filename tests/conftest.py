@@ -1,8 +1,17 @@
-"""For all tests: a share of the long ones (``SALAMA_SHARE=3/40``: every fortieth of them, beginning with the third)."""
+"""For all tests: byte code for their processes, and a share of the long ones (``SALAMA_SHARE=3/40``: every fortieth of
+them, beginning with the third)."""
 
 import os
+import sys
 
 import pytest
+from bench.compiled import compile_sources
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Once for all workers: the processes that tests start need not compile the house each by itself."""
+    if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
+        compile_sources()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
