@@ -166,7 +166,10 @@ def _is_funded_otherwise() -> None:
     pair.settle()
     tx = pair.funding_tx
     assert tx is not None
-    pair.bob.does(FundingConfirmed(replace(tx, locktime=1), BlockHeight(800_001), 1))
+    fake = replace(tx, outputs=tx.outputs[:1])
+    record = pair.bob.record
+    pair.bob.state = Channel(replace(record, active=(replace(record.funding, outpoint=fake.outpoint(1)),)))
+    pair.bob.does(FundingConfirmed(fake, BlockHeight(800_001), 1))
 
 
 def _is_used_at_once() -> Pair:

@@ -20,7 +20,6 @@ from salama.channel.events import (
     Disconnected,
     ForceClose,
     ForgetChannel,
-    FundingConfirmed,
     FundingMade,
     FundingRefused,
     FundingUnconfirmed,
@@ -426,20 +425,6 @@ def test_a_message_out_of_turn_ends_an_opening() -> None:
 
 
 # --- after the signatures ---------------------------------------------------------------------------------------------
-
-
-def test_a_funding_that_is_not_what_was_agreed_on() -> None:
-    pair = Pair.of()
-    pair.opens(1_000_000, 0)
-    pair.settle()
-    tx = pair.funding_tx
-    assert tx is not None
-    output = tx.outputs[1]
-    for fake in (replace(tx, outputs=(output,)), replace(tx, outputs=(output, output)), replace(tx, locktime=1)):
-        bob = End("bob", pair.bob.signer, pair.bob.env, pair.bob.state)
-        bob.does(FundingConfirmed(fake, pair.bob.env.height, 0))
-        assert bob.record.phase is Phase.CLOSED
-    assert not pair.bob.broadcasts
 
 
 def test_the_accepter_forgets_a_funding_that_never_confirms() -> None:

@@ -66,18 +66,18 @@ def _row(name: str, record: ChannelRecord, *more: tuple[str, str | int | bool]) 
 
 @on(FundingConfirmed, phases=ALL_PHASES)
 def funding_confirmed(channel: Channel, event: FundingConfirmed, env: ChannelEnv) -> Transition[Channel]:
-    """Keep where the funding stands, if it is what was agreed on to the satoshi."""
+    """Keep where the funding stands, if it is what was agreed on to the satoshi.
+
+    Another transaction says nothing about ours, and ends nothing (immunity A2); ours without the output never was one.
+    """
     record = channel.record
     funding = record.funding
     where = Confirmation(event.height, event.index)
-    if funding.confirmation == where or record.phase is Phase.CLOSED:
+    if funding.confirmation == where or record.phase is Phase.CLOSED or event.tx.txid != funding.outpoint.txid:
         return Transition(channel)
     agreed = funding_output(funding.capacity, funding.our_funding_pubkey, funding.their_funding_pubkey)
     vout = funding.outpoint.vout
-    is_agreed = (
-        event.tx.txid == funding.outpoint.txid and vout < len(event.tx.outputs) and event.tx.outputs[vout] == agreed
-    )
-    if not is_agreed:
+    if vout >= len(event.tx.outputs) or event.tx.outputs[vout] != agreed:
         return close_for_good(channel, "the funding output is not what was agreed on")
     return Transition(_with_funding(channel, replace(funding, confirmation=where)))
 
