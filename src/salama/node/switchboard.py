@@ -17,7 +17,7 @@ from salama.gossip.events import MessageReceived as GossipReceived
 from salama.gossip.events import PeerGone as GossipPeerGone
 from salama.gossip.events import PeerReady as GossipPeerReady
 from salama.invoices.bolt11 import HintHop
-from salama.node.channels import Channels, scids_of
+from salama.node.channels import Channels, are_named_alike, scids_of
 from salama.node.graph import GossipActor
 from salama.node.onchain import Onchain
 from salama.node.payments import Committed, PaymentsActor
@@ -167,7 +167,7 @@ class Switchboard:
         """Tell gossip what it must know of a channel of ours."""
         record = channel.record
         self._onchain.channel_changed(channel)
-        if old is None or scids_of(old) != scids_of(record):
+        if old is None or not are_named_alike(old, record):
             self._gossip.channel_known(record, scids_of(record))
         became_ready = record.phase is Phase.NORMAL and (old is None or old.phase is not Phase.NORMAL)
         if became_ready or (old is not None and old.their_alias != record.their_alias):
