@@ -18,6 +18,8 @@ class BackupMethods(Area):
         latest = backups.latest
         places = [(str(backups.path), "" if latest is not None else "not written yet")]
         places += [(str(path), backups.failed.get(path, "")) for path in backups.copies]
+        if (copy := self.node.config.database_copy) is not None:
+            places.append((f"{copy} (the database)", ""))
         boxes = self.node.boxes
         for node_id, generation in boxes.keepers():
             why = boxes.troubles.get(node_id) or ("" if generation == backups.generation else "has an older one")

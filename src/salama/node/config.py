@@ -51,6 +51,8 @@ class Config:
     log_level: str = "info"
     backup_copies: tuple[Path, ...] = ()
     """Files or directories to which every backup of the channels is copied."""
+    database_copy: Path | None = None
+    """File or directory, on another disk, that holds a copy of the database at every moment."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each setting that is not at its default was said."""
 
@@ -61,6 +63,20 @@ class Config:
     def value(self, name: str) -> Any:
         """The value of a setting of the table."""
         return getattr(self.policy if SETTINGS[name].policy else self, name)
+
+
+def check_network(network: str) -> None:
+    """Raises CommandRefused for a network on which no node runs."""
+    if network not in NETWORKS:
+        raise CommandRefused(
+            "bad_network", f"There is no network {network[:40]!r}.", f"Choose one of: {', '.join(NETWORKS)}."
+        )
+    if network == "mainnet":
+        raise CommandRefused(
+            "mainnet_refused",
+            "Salama does not run on mainnet yet.",
+            "Its crash, power-loss and on-chain suites must exist and be green first; use regtest or signet.",
+        )
 
 
 def load_config(
@@ -76,16 +92,7 @@ def load_config(
     Raises CommandRefused for an unknown setting, naming the nearest one and where it was written, and for a value that
     cannot be.
     """
-    if network not in NETWORKS:
-        raise CommandRefused(
-            "bad_network", f"There is no network {network[:40]!r}.", f"Choose one of: {', '.join(NETWORKS)}."
-        )
-    if network == "mainnet":
-        raise CommandRefused(
-            "mainnet_refused",
-            "Salama does not run on mainnet yet.",
-            "Its crash, power-loss and on-chain suites must exist and be green first; use regtest or signet.",
-        )
+    check_network(network)
     values: dict[str, Any] = {}
     policy: dict[str, Any] = {}
     sources: dict[str, str] = {}

@@ -82,7 +82,7 @@ class Outside:
 
     def journal(self, config: Config) -> Journal:
         """Open the node's database. Raises StorageFault."""
-        return Journal.open(config.directory)
+        return Journal.open(config.directory, copy=config.database_copy)
 
     # --- networks -----------------------------------------------------------------------------------------------------
 

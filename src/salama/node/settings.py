@@ -199,6 +199,7 @@ NODE: Final = (
     Setting("poll_seconds", "How often the chain is asked for a block if it cannot tell by itself.", seconds),
     Setting("reconnect_seconds", "First pause before a lost peer is called again.", seconds),
     Setting("backup_copies", "Files or directories that get a copy of every backup of the channels.", paths),
+    Setting("database_copy", "File or directory on another disk: everything is written there too.", path),
     Setting("log_level", f"One of {', '.join(LOG_LEVELS)}.", one_of(*LOG_LEVELS)),
 )
 

@@ -46,6 +46,28 @@ class CorruptDatabase(StorageFault):
         )
 
 
+class CopyAhead(StorageFault):
+    """The copy has seen transactions that the database has not: whoever runs on the database publishes what is
+    revoked."""
+
+    def __init__(self, path: Path, copied: int, count: int) -> None:
+        self.path, self.copied, self.count = path, copied, count
+        super().__init__(
+            f"the database is older than its copy {path} ({count} transactions, there {copied}): running it could cost"
+            " every channel; put the copy in its place"
+        )
+
+
+class CopyUnusable(StorageFault):
+    """The place that should hold the database's copy cannot."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(
+            f"{path} cannot be the copy of the database: {reason}; change database_copy, or mend the place"
+        )
+
+
 class CorruptRecord(StorageFault):
     """Bytes in the database that cannot be the record they are meant to be."""
 

@@ -31,6 +31,7 @@ from salama.storage.directory import DirectoryLock
 from salama.storage.errors import JournalClosed, JournalFailed, WriteRefused
 from salama.storage.ledger import MOVE, READ_LINES
 from salama.storage.readers import Query, Readers
+from salama.storage.second_copy import SecondCopy, leave_alone
 from salama.storage.tables import SqlValue, Statement
 from salama.storage.writes import ADD_EVENT, MUST_FIND_ITS_ROW, AnyWrite, statements_of
 
@@ -125,10 +126,17 @@ class _Listeners:
 class Journal:
     """The writer of one data directory. ``commit`` from one event loop at a time; ``commit_now`` from anywhere."""
 
-    def __init__(self, lock: DirectoryLock, connection: sqlite3.Connection, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        lock: DirectoryLock,
+        connection: sqlite3.Connection,
+        clock: Callable[[], int],
+        copy: SecondCopy | None = None,
+    ) -> None:
         self.path = lock.directory / DATABASE_NAME
         self.counters = Counters()
         self._directory_lock, self._connection, self._clock = lock, connection, clock
+        self._copy = copy
         self._cursor = connection.cursor()
         self._readers = Readers(self.path)
         self._listeners = _Listeners()
@@ -151,15 +159,26 @@ class Journal:
         self._start()
 
     @classmethod
-    def open(cls, directory: Path, *, clock: Callable[[], int] = lambda: int(time.time())) -> Self:
-        """Lock ``directory``, open or create its database and bring it up to date.
+    def open(
+        cls, directory: Path, *, clock: Callable[[], int] = lambda: int(time.time()), copy: Path | None = None
+    ) -> Self:
+        """Lock ``directory``, open or create its database and bring it up to date, and its ``copy`` if one is wanted.
 
         ``clock`` gives unix seconds for the event feed. Raises DataDirectoryInUse, DataDirectoryUnusable,
-        CorruptDatabase or NewerDatabase.
+        CorruptDatabase, NewerDatabase, CopyAhead or CopyUnusable.
         """
         lock = DirectoryLock(directory)
         try:
-            return cls(lock, open_writer(directory), clock)
+            connection = open_writer(directory)
+            try:
+                if copy is None:
+                    leave_alone(connection)
+                    return cls(lock, connection, clock)
+                second = SecondCopy.open(copy, connection, directory / DATABASE_NAME)
+                return cls(lock, connection, clock, second)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
             lock.release()
             raise
@@ -215,7 +234,7 @@ class Journal:
         try:
             self._apply([submission])
             if submission.refusal is None:
-                self._connection.execute("COMMIT")
+                self._commit()
         except Exception as fault:
             self._poison(fault)
             raise JournalFailed(self._failure) from fault
@@ -346,6 +365,8 @@ class Journal:
                     break
             else:
                 self.counters.statements += ran + self._book(moves)
+                if self._copy is not None:
+                    execute(*self._copy.apply([submission.statements for submission in group]))
                 self._since.last_event = last_event
                 return group
         return []
@@ -390,7 +411,7 @@ class Journal:
         """Bring the transaction to the disk; False if that failed."""
         begun = time.perf_counter()
         try:
-            self._connection.execute("COMMIT")
+            self._commit()
         except Exception as fault:
             self._poison(fault)
             return False
@@ -398,6 +419,11 @@ class Journal:
         self._quick_syncs = self._quick_syncs + 1 if done - begun <= QUICK_SECONDS else 0
         self._count(written, done - started)
         return True
+
+    def _commit(self) -> None:
+        self._connection.execute("COMMIT")
+        if self._copy is not None:
+            self._copy.commit()
 
     def _checkpoint_if_due(self) -> None:
         if not self._since.is_due:
@@ -454,6 +480,8 @@ class Journal:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if self._copy is not None:
+                self._copy.rollback()
         except sqlite3.Error:
             pass  # it is over either way; what was not committed is not in the log as committed
         if self._loop is not None and not self._loop.is_closed():
@@ -518,6 +546,8 @@ class Journal:
         self._readers.close()
         self._cursor.close()
         self._connection.close()
+        if self._copy is not None:
+            self._copy.close()
         self._directory_lock.release()
 
     def __enter__(self) -> Self:
