@@ -82,6 +82,7 @@ def run_node(options: Mapping[str, Any]) -> int:
     except Exception as error:
         log.critical("the node failed", exc_info=error)
         return _complain(f"The node failed: {type(error).__name__}: {error}.", f"Look into {directory / LOG_NAME}.")
+    log.info("stopped")
     return 0
 
 

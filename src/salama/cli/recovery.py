@@ -32,9 +32,11 @@ def recover(backup: str | None, birthday: str, extension: bool, sealed: bool, **
     the channels of those --peer that keep a backup for it.
     """
     from salama.node import seed as seeds
+    from salama.node.config import check_network
 
     where = data_directory(options["directory"], options["network"])
     with refusing():
+        check_network(options["network"])  # before anybody types words
         if not (where / seeds.FILE_NAME).exists():
             made, passphrase = take_words(24, True, birthday, extension, sealed)
             if backup is not None:
