@@ -16,6 +16,7 @@ MOST_SEEDS = 6
 
 
 AT_OUTCOMES = replace(ROUGH, faults=3.0, only=frozenset({"outcome"}))
+AT_REVOCATIONS = replace(ROUGH, faults=3.0, only=frozenset({"revocation"}))
 
 
 def _first_problem(size: Size = ROUGH) -> str:
@@ -57,7 +58,7 @@ def test_a_node_that_forgets_htlcs_that_wait_for_a_decision(monkeypatch):
         return replace(done, effects=tuple(e for e in done.effects if not isinstance(e, HtlcCommitted)))
 
     monkeypatch.setattr(channels, "resume", forgetful)
-    assert _first_problem()
+    assert _first_problem(AT_REVOCATIONS)
 
 
 def test_a_payee_that_claims_without_writing_it_down(monkeypatch):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ TINY = Size(nodes=(4, 5), payments=25, seconds=15.0, faults=1.2, openings=1)
 
 
 OUTCOMES = Size(nodes=(4, 4), payments=25, seconds=10.0, faults=3.0, openings=0, only=frozenset({"outcome"}))
-"""Whoever hears what became of an HTLC may lose power before, in or after each of the writes that follow."""
+REVOCATIONS = replace(OUTCOMES, only=frozenset({"revocation"}))
+"""Whoever hears what became of an HTLC, or that it is committed, may lose power before, in or after each of the writes
+that follow."""
 
 PATHS = (str(Path(__file__).parent), str(Path(salama.__file__).parents[1]))
 
@@ -48,6 +51,13 @@ def test_outcomes_survive_power_cuts(seed):
     result = run_seed(seed, OUTCOMES)
     assert result.problems == []
     assert result.counts["power cut after an outcome"] >= 10
+
+
+@pytest.mark.parametrize("seed", [2])
+def test_committed_htlcs_survive_power_cuts(seed):
+    result = run_seed(seed, REVOCATIONS)
+    assert result.problems == []
+    assert result.counts["power cut after a revocation"] >= 10
 
 
 def test_without_faults_nearly_everything_is_paid():

@@ -22,6 +22,7 @@ KINDS = (
     "part",
     "torn write",
     "outcome",
+    "revocation",
     "disk write",
     "disk commit",
     "slow disk",
@@ -37,6 +38,7 @@ HAPPENINGS = (
     "power cut when idle",
     "power cut in a write",
     "power cut after an outcome",
+    "power cut after a revocation",
     "torn write",
     "write lost",
     "write that nobody heard of",
@@ -77,7 +79,8 @@ class Faults:
             (2, "slow peer", self._slow_down),
             (2, "part", self._part),
             (6, "torn write", self._tear_write),
-            (4, "outcome", self._die_handing_over),
+            (4, "outcome", partial(self._die_after, "power cut after an outcome")),
+            (3, "revocation", partial(self._die_after, "power cut after a revocation")),
             (2, "disk write", self._fail_write),
             (2, "disk commit", self._fail_commit),
             (2, "slow disk", self._slow_disk),
@@ -109,7 +112,7 @@ class Faults:
         world.parted.clear()
         for machine in world.machines:
             machine.disk_fault, machine.disk_slow, machine.backend_down, machine.fuse = "", 1.0, False, None
-            machine.dies_in_write, machine.dies_handing_over = 0, False
+            machine.dies_in_write, machine.dies_after = 0, ""
             machine.drift(0.0)
         for connection in world.network.alive:
             for end in (connection, connection.other):
@@ -167,8 +170,8 @@ class Faults:
     def _tear_write(self, machine: Machine) -> None:
         machine.dies_in_write = 1
 
-    def _die_handing_over(self, machine: Machine) -> None:
-        machine.dies_handing_over = True
+    def _die_after(self, moment: str, machine: Machine) -> None:
+        machine.dies_after = moment
 
     def _silence(self, machine: Machine) -> None:
         if connections := self.world.network.of(machine):

@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EPOCH = 1_700_000_000
-OUTCOMES = tuple(number.to_bytes(2, "big") for number in (130, 131, 135))
-"""Types of the messages that remove an HTLC."""
+MOMENTS = {
+    "power cut after an outcome": (130, 131, 135),
+    "power cut after a revocation": (133,),
+}
+"""When power may fail on purpose: soon after a message of these types has arrived. The first ones remove an HTLC, the
+last one makes HTLCs and their removals irrevocable."""
 
 
 class MachineDown(Exception):
@@ -106,8 +110,8 @@ class Machine:
         self.disk_slow = 1.0
         self.dies_in_write = 0
         """In how many writes to the disk its power fails; 0 for never."""
-        self.dies_handing_over = False
-        """Its power fails soon after it hears of an HTLC's outcome, each of its writers on its own until then."""
+        self.dies_after = ""
+        """One of ``MOMENTS``: its power fails soon after it, each of its writers on its own until then."""
         self._writes_apart = False
         self.backend_down = False
         self._drift, self._drifts_since = 0.0, 0.0
@@ -136,10 +140,10 @@ class Machine:
 
     def hears(self, message: bytes) -> None:
         """A message has arrived."""
-        if self.dies_handing_over and message[:2] in OUTCOMES:
-            self.dies_handing_over, self._writes_apart = False, True
+        if self.dies_after and int.from_bytes(message[:2], "big") in MOMENTS[self.dies_after]:
+            self.fault_happened(self.dies_after)
+            self.dies_after, self._writes_apart = "", True
             self.dies_in_write = self.dice.randint(1, 4)
-            self.fault_happened("power cut after an outcome")
 
     def writes_together(self, count: int) -> int:
         """How many of ``count`` writers that wait share a transaction: mostly all."""
