@@ -116,11 +116,13 @@ class Follower:
             while not reached():
                 self.take(await anext(self._source))
 
-    async def quiet(self, seconds: float) -> None:
-        """Nothing may come for a while."""
+    async def quiet(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Nothing may come for a while, or until something holds."""
         task = asyncio.ensure_future(anext(self._source))
-        done, _ = await asyncio.wait([task], timeout=seconds)
-        assert not done, f"unexpected {task}"
+        end = time.monotonic() + seconds
+        while not task.done() and not until() and (left := end - time.monotonic()) > 0:
+            await asyncio.wait([task], timeout=min(left, 0.05))
+        assert not task.done(), f"unexpected {task}"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         # Cancelling ended the generator; the watcher itself goes on where it stood.
