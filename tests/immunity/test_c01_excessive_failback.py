@@ -23,6 +23,7 @@ from onchain_relay import Chain, Relay, World, kind_of, open_chain
 
 from salama.channel.events import SettleHtlc
 from salama.onchain.identify import CloseKind
+from salama.onchain.resolve import FAIL_BACK_DEPTH
 from salama.testing.pair import preimage_of
 
 AMOUNT = 50_000_000
@@ -116,5 +117,14 @@ def test_c2_who_knows_nothing_fails_only_in_depth(chain: Chain, by_us: bool) -> 
         assert chain.height < expiry + 20
         world.mine()
         alice.restarts()
+    assert alice.state is not None
+    (lost,) = [
+        done
+        for done in alice.state.record.confirmed
+        for one in done.tx.inputs
+        for close in alice.state.record.confirmed
+        if one.outpoint.txid == close.tx.txid and int(close.tx.outputs[one.outpoint.vout].value) == AMOUNT // 1000
+    ]
+    assert chain.height - int(lost.height) + 1 == FAIL_BACK_DEPTH, "a reorganisation could still have brought it back"
     world.mine(3)
     assert alice.failed() == {0} and not alice.learned()
