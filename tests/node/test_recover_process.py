@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from salama.base.machine import CommandRefused
 from salama.cli.main import salama
 from salama.cli.options import Refusal
 from salama.testing.network import LocalNetwork, LocalNode, until
@@ -111,3 +114,36 @@ def test_words_and_backup_bring_the_coins_home(network: LocalNetwork, lost: dict
 
 def options(network: LocalNetwork, name: str) -> list[str]:
     return network.arguments(name)[1:]
+
+
+@pytest.mark.slow
+def test_words_alone_bring_home_what_peers_remember(network: LocalNetwork) -> None:
+    """No file is left: Dora's peer has her box, and her node starts again with what is in it."""
+    carol, dora = network.start("carol"), network.start("dora")
+    network.fund(carol)
+    dora.call("connect", peer=carol.uri)
+    network.open(carol, dora, "1000000sat")
+    assert carol.pays(dora, "400000sat")["status"] == "succeeded"
+    until("carol has it", lambda: any("peer" in p["place"] and p["is_current"] for p in dora.call("backup")["places"]))
+    time.sleep(3)  # and has it on disk
+    words = words_of(dora)
+    network.kill(dora)
+    shutil.rmtree(dora.directory)
+    assert say("init", "--restore", "--dir", str(dora.directory), told=words + "\n").exit_code == 0
+    arguments = ["recover", *options(network, "dora"), "--peer", carol.uri]
+    child = network._runner.run(network.processes.start("dora", arguments))
+    dora = network.nodes["dora"] = LocalNode("dora", dora.directory, child, ())
+    until("carol publishes", lambda: network.mempool())
+    assert "brought a backup of 1 channels" in dora.log()
+
+    def is_back() -> bool:
+        with suppress(CommandRefused):  # while it starts again
+            return bool(dora.call("recovery")["channels"])
+        return False
+
+    until("dora is back", is_back)
+    network.mine(2)
+    until("our share is claimed", lambda: network.mempool())
+    network.mine(1)
+    assert dora.call("recovery")["onchain_msat"] > 395_000_000
+    assert dora.call("ledgercheck")["balanced"]
