@@ -22,6 +22,7 @@ from salama.channel.transactions import decode_commitment_number, obscuring_fact
 from salama.node.node import Node
 from salama.sim.machine import EPOCH, Machine
 from salama.sim.world import World
+from salama.storage import ledger_check
 
 COIN = 3_000_000
 MARGIN = 60_000
@@ -124,8 +125,9 @@ def recover(machine: Machine, backup: bytes | None) -> None:
 
 
 def owned(machine: Machine) -> int:
-    """Satoshis in the wallet."""
-    assert machine.node is not None
+    """Satoshis in the wallet; the ledger holds what is there, also what came back without its past."""
+    assert machine.node is not None and machine.journal is not None
+    assert machine.journal.read_now(lambda db: ledger_check.check(db, deep=True)).problems == ()
     return int(machine.node.wallet.balance().total)
 
 

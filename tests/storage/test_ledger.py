@@ -16,16 +16,17 @@ from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.channel.events import FundingSpent, FundingUnspent
 from salama.channel.state import ChannelRecord, Phase
+from salama.channel.transactions import obscuring_factor
 from salama.onchain.events import OutputsLeft
 from salama.payments.records import PartStatus, PutPayment
 from salama.sim import invariants
 from salama.sim.director import Size
 from salama.sim.run import run_seed
-from salama.storage import ledger
+from salama.storage import ledger, tables
 from salama.storage.errors import WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.ledger_check import balance, balances, check, last_line, lines
-from salama.storage.writes import PutChannel
+from salama.storage.writes import PutChannel, PutRecord
 from salama.testing.pair import End, Pair
 from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
 
@@ -246,6 +247,32 @@ def test_what_is_booked_and_undone_in_one_transaction_is_gone(journal: Journal) 
     pair.alice.does(FundingUnspent())
     journal.commit_now([PutChannel(first, spent), PutChannel(spent, pair.alice.record)])
     assert journal.read_now(balances) == before
+
+
+def test_a_penalty_is_an_income(journal: Journal) -> None:
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.bob)
+    pair.alice.adds(10_000_000)
+    pair.settle()
+    pair.bob.settles_all()
+    pair.settle()
+    booked.writes()
+    record = pair.bob.record
+    assert booked.account == 410_000_000 and record.funding.remote.number > 0
+    # Alice publishes her first commitment: its number stands in locktime and sequence.
+    number = obscuring_factor(record.params.opener.basepoints.payment, record.params.accepter.basepoints.payment)
+    spends = TxIn(record.funding.outpoint, sequence=0x80 << 24 | number >> 24)
+    revoked = Tx(2, (spends,), (TxOut(Sat(998_000), b"\x00\x14" + bytes(20)),), 0x20 << 24 | number & 0xFFFFFF)
+    pair.bob.does(FundingSpent(revoked, BlockHeight(10)))
+    booked.writes()
+    expected = (bytes(TXID), bytes(record.channel_id), "claim", 998_000_000)
+    journal.commit_now([PutRecord(tables.LEDGER_TXS, expected)])
+    journal.commit_now([WalletTxConfirmed(TXID, BlockHeight(11), Sat(997_000), Sat(0), Sat(1_000))])
+    assert booked.pending == 410_000_000 - 998_000_000
+    pair.bob.state = replace(pair.bob.channel, record=replace(pair.bob.record, phase=Phase.CLOSED))
+    booked.writes()
+    assert booked.pending == 0 and booked.of(ledger.PENALTIES) == 410_000_000 - 998_000_000
+    assert booked.of("expenses:fees:onchain:claim") == 1_000_000 and booked.of(ledger.ONCHAIN) == 997_000_000
 
 
 def test_outputs_that_nobody_will_take_are_no_fee(journal: Journal) -> None:
