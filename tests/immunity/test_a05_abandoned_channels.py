@@ -12,6 +12,7 @@ Not covered: a channel that got as far as both signatures leaves one row on disk
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from immunity_world import Registry, Stranger, outpoint
 from salama.base.units import BlockHeight
 from salama.channel.events import BlockArrived
 from salama.storage import queries
+from salama.testing.graphs import unsigned_node_id
 from salama.testing.pair import START
 from salama.wire.opening import AcceptChannel, FundingCreated
 from salama.wire.setup import Error
@@ -80,3 +82,48 @@ def test_a_channel_that_its_peer_failed_before_it_was_funded_is_forgotten(tmp_pa
         assert not node.journal.read_now(queries.open_channels)
 
     Registry.run(tmp_path, story)
+
+
+async def comes_and_goes(node: Registry, count: int) -> None:
+    """As many openings, each accepted and given up by another end."""
+    stranger = Stranger("many")
+    offer = stranger.offers(node.channels.signer.node_id)
+    for n in range(count):
+        stranger.signer.node_id = unsigned_node_id(n % 97)
+        peer = node.meets(stranger)
+        await node.channels.open_received(stranger.node_id, offer)
+        assert peer.last(AcceptChannel) is not None
+        if n % 2:
+            await node.hears(stranger, Error(channel_id=offer.temporary_channel_id, data=b"no"))
+        node.leaves(stranger)
+        await node.rests()
+
+
+def pages(node: Registry) -> int:
+    counted: int = node.journal.read_now(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    return counted
+
+
+async def abandons(node: Registry, count: int) -> None:
+    await comes_and_goes(node, count // 10)
+    before, kept = pages(node), things(node)
+    await comes_and_goes(node, count)
+    assert pages(node) == before, "the disk has not grown"
+    assert things(node) - kept < 500, "nor has the memory"
+    assert not node.journal.read_now(queries.open_channels)
+
+
+def things(node: Registry) -> int:
+    """Alive, but for the keys that the signer keeps at hand."""
+    node.channels.signer._secrets.cache_clear()
+    gc.collect()
+    return len(gc.get_objects())
+
+
+def test_memory_and_disk_are_what_they_were(tmp_path: Path) -> None:
+    Registry.run(tmp_path, lambda node: abandons(node, 50))
+
+
+@pytest.mark.slow
+def test_memory_and_disk_are_what_they_were_after_ten_thousand(tmp_path: Path) -> None:
+    Registry.run(tmp_path, lambda node: abandons(node, 10_000), seconds=1800)

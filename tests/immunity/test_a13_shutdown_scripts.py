@@ -4,18 +4,23 @@ What failed: a peer's closing script was put into a transaction without looking 
 not relayed, or the money went where nobody can spend it.
 
 Defence: bitcoin/script.py:is_shutdown_script knows the allowed forms byte by byte; channel/closing.py:receive_shutdown
-and channel/opening_rules.py:their_upfront_script ask it.
+channel/simple_close.py:receive_closing_complete and channel/opening_rules.py:their_upfront_script ask it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from salama.bitcoin.script import is_shutdown_script
+from salama.channel.events import CloseChannel
 from salama.channel.state import Phase
-from salama.testing.pair import Pair
-from salama.wire.closing import Shutdown
+from salama.testing.pair import FEATURES, Pair
+from salama.wire.closing import ClosingComplete, ClosingSig, Shutdown
+from salama.wire.features import OPTION_SIMPLE_CLOSE, Features
 
+SIMPLE = Features.of_bits({*FEATURES.bits(), OPTION_SIMPLE_CLOSE.odd})
 H20, H32 = b"\x11" * 20, b"\x22" * 32
 ALWAYS = {"p2wpkh": b"\x00\x14" + H20, "p2wsh": b"\x00\x20" + H32}
 ANYSEGWIT = {
@@ -56,11 +61,29 @@ def test_the_forms_that_are_allowed(anysegwit: bool, op_return: bool) -> None:
     assert not [name for name, script in NEVER.items() if allowed(script)]
 
 
+@pytest.mark.parametrize("simple", [False, True], ids=["without simple close", "with simple close"])
 @pytest.mark.parametrize("name", [*NEVER, *SIMPLE_CLOSE])
-def test_a_peer_cannot_close_to_anything_else(name: str) -> None:
-    """We do not offer simple close, so its forms are as wrong as the others."""
-    pair = Pair.opened()
+def test_a_peer_cannot_close_to_anything_else(name: str, simple: bool) -> None:
+    """Where simple close is not spoken, its forms are as wrong as the others."""
+    pair = Pair.opened(features=SIMPLE if simple else FEATURES)
     script = NEVER.get(name) or SIMPLE_CLOSE.get(name, b"")
     pair.bob.hears(Shutdown(channel_id=pair.bob.record.channel_id, scriptpubkey=script))
+    if simple and name in SIMPLE_CLOSE:
+        assert pair.bob.record.their_shutdown == script and pair.bob.is_connected
+        return
     assert pair.bob.record.their_shutdown is None and pair.bob.record.phase is Phase.NORMAL
     assert not pair.bob.is_connected and not pair.bob.broadcasts
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_nor_does_an_offer_of_a_closing_transaction_change_that(name: str) -> None:
+    """The closer may name another script with each offer (immunity of the closer by replacement)."""
+    pair = Pair.opened(features=SIMPLE)
+    pair.alice.does(CloseChannel(ALWAYS["p2wpkh"]))
+    while not any(isinstance(m, ClosingComplete) for m in pair.alice.sent()):
+        pair.deliver(pair.alice)
+        pair.deliver(pair.bob)
+    (offer,) = (m for m in pair.alice.sent() if isinstance(m, ClosingComplete))
+    pair.bob.hears(replace(offer, closer_scriptpubkey=NEVER[name]))
+    assert not pair.bob.is_connected and not pair.bob.record.closes
+    assert not any(isinstance(m, ClosingSig) for m in pair.bob.sent())

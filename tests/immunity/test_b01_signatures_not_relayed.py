@@ -16,7 +16,11 @@ from dataclasses import replace
 
 import pytest
 
-from salama.crypto.secp256k1 import is_low_s, verify
+from salama.bitcoin.sighash import ANYONECANPAY, SIGHASH_ALL, SIGHASH_SINGLE
+from salama.channel.commitments import remote_commitment_tx
+from salama.channel.keys import derive_secret
+from salama.channel.transactions import htlc_sighash, make_htlc_txs
+from salama.crypto.secp256k1 import is_low_s, sign, verify
 from salama.testing.pair import Pair
 from salama.wire.updates import CommitmentSigned, UpdateAddHtlc
 
@@ -84,3 +88,22 @@ def test_a_signature_of_another_kind_or_for_another_state_is_refused() -> None:
         other.alice.adds(50_000_000)
         other.bob.hears(add, replace(signed, htlc_signature=htlc))
         assert other.bob.record.funding.local.number == 0 and not other.bob.is_connected
+
+
+@pytest.mark.parametrize("kind", [SIGHASH_ALL, SIGHASH_SINGLE, SIGHASH_ALL | ANYONECANPAY])
+def test_an_htlc_signature_of_another_kind_is_refused(kind: int) -> None:
+    """With anchors it is for SINGLE|ANYONECANPAY alone: any other could carry no fee, or the peer's change."""
+    pair = Pair.opened()
+    pair.alice.adds(50_000_000)
+    add, signed = pair.alice.sent()
+    assert isinstance(signed, CommitmentSigned)
+    alice = pair.alice.record
+    assert alice.funding.next_remote is not None
+    commitment = remote_commitment_tx(alice, alice.funding, alice.funding.next_remote)
+    (htlc_tx,) = make_htlc_txs(commitment)
+    secrets = pair.alice.signer._secrets(alice.params.key_index)
+    key = derive_secret(secrets.htlc, alice.funding.next_remote.point)
+    good = sign(key, htlc_sighash(htlc_tx, SIGHASH_SINGLE | ANYONECANPAY))
+    assert signed.htlc_signature == (good,)
+    pair.bob.hears(add, replace(signed, htlc_signature=(sign(key, htlc_sighash(htlc_tx, kind)),)))
+    assert pair.bob.record.funding.local.number == 0 and not pair.bob.is_connected

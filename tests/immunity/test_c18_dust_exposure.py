@@ -18,6 +18,7 @@ import pytest
 
 from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.channel.commitments import local_commitment_tx, remote_commitment_tx
+from salama.channel.env import Feerates
 from salama.channel.events import AddRefused
 from salama.channel.limits import _trim_floors, exposure_of
 from salama.channel.policy import DEFAULT_POLICY
@@ -54,6 +55,27 @@ def test_what_a_peer_offers_beyond_it_must_fail() -> None:
     pair.alice.adds(*[353_000] * 10)
     pair.settle()
     assert [htlc.must_fail for htlc in pair.bob.pending.values()] == [False] * 2 + [True] * 10
+
+
+@pytest.mark.parametrize("rate", [253, 1000, 2500])
+@pytest.mark.parametrize("high", ["alice", "bob"])
+def test_a_high_dust_limit_on_either_side_burns_no_more(high: str, rate: int) -> None:
+    """As high as any peer may choose: what has an output in one commitment has none in the other."""
+    pair = Pair.of(env=replace(TIGHT, feerates=Feerates(FeeratePerKw(rate), FeeratePerKw(rate))))
+    end: End = getattr(pair, high)
+    dust = DEFAULT_POLICY.max_their_dust_limit
+    end.env = replace(end.env, policy=replace(end.env.policy, dust_limit=dust, reserve_divisor=50))
+    pair.opens(1_000_000, 400_000_000)
+    pair.settle()
+    pair.confirms()
+    pair.settle()
+    assert getattr(pair.alice.record.params, "ours" if high == "alice" else "theirs").dust_limit == dust
+    for one in (pair.alice, pair.bob, pair.alice):
+        one.adds(*[400_000, 9_999_000, 300_000, 200_000])
+        pair.settle()
+    for one in (pair.alice, pair.bob):
+        kept = [h.amount for h in one.record.htlcs.values()]
+        assert 0 < burnt(one) <= LIMIT and Msat(9_999_000) not in kept
 
 
 def test_large_htlcs_are_not_counted() -> None:
