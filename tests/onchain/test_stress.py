@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from onchain_world import Chain, World, open_chain
+from onchain_world import DELAY, Chain, World, open_chain
 
+from salama.api.onchain_methods import _answer, _shown
 from salama.base.units import FeeratePerKw
-from salama.channel.events import SettleHtlc
+from salama.channel.events import PublicEvent, SettleHtlc
 from salama.onchain.claims import Way
 from salama.onchain.stress import Line, rehearse
+from salama.onchain.telling import sentence
 from salama.testing.pair import preimage_of
 
 
@@ -78,3 +80,38 @@ def test_what_is_rehearsed_is_what_is_paid(chain: Chain) -> None:
     assert alice.state is not None and not alice.is_over, "what is dear today waits a while"
     _, fees = world.gained(alice)
     assert sum(int(line.fee) for line in lines) >= fees > int(lines[0].fee)
+
+
+def test_the_answer_is_for_a_person() -> None:
+    assert _answer(9, 0, 0, 0, 0) == "There is no open channel."
+    assert _answer(9, 1, 0, 0, 0) == "At 9 sat/vbyte the only channel could be closed by force at once."
+    assert _answer(9, 3, 0, 0, 0) == "At 9 sat/vbyte all 3 channels could be closed by force at once."
+    missing = _answer(9, 3, 4_000, 0, 0)
+    assert "not all of 3 channels could" in missing and "lacks 4,000 sat" in missing
+    assert "Its commitment would offer half" in _answer(9, 1, 0, 1, 0)
+
+
+def test_a_commitment_that_waits_is_not_left_behind(chain: Chain) -> None:
+    world = with_htlcs(chain)
+    record = world.alice.end.record
+    shown = _shown(record, rehearse(record, FeeratePerKw(500_000)))
+    assert not shown.commitment_is_economic
+    assert "would offer" in shown.lines[0] and "wait" in shown.lines[0]
+    assert shown.uneconomic_msat <= 1000 * int(rehearse(record, FeeratePerKw(500_000))[0].amount)
+
+
+def test_what_is_ours_later_is_told_with_its_height(chain: Chain) -> None:
+    world = World.open(chain)
+    alice = world.alice
+    world.pair.cut()
+    world.force_close(alice)
+    world.mine(3)
+    alice.restarts()
+    world.mine(1)
+    (told,) = [row for row in alice.rows if isinstance(row, PublicEvent) and row.name == "onchain.locked"]
+    fields = dict(told.fields)
+    ready_at = chain.height - 3 + DELAY
+    assert fields["ready_at"] == ready_at and "after its delay" in sentence(told.name, fields)
+    world.mine(ready_at - chain.height)
+    amount = int(str(fields["amount_sat"]))
+    assert sum(world.gained(alice)) in (amount, amount + 330), "in that very block"

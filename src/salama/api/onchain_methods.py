@@ -47,7 +47,8 @@ def _shown(record: ChannelRecord, lines: tuple[Line, ...]) -> schema.StressedCha
         state=record.phase.value,
         fees_msat=1000 * sum(int(line.fee) for line in paid),
         from_wallet_msat=1000 * sum(int(line.fee) for line in paid if line.from_wallet),
-        uneconomic_msat=1000 * sum(int(line.amount) for line in lines if not line.is_economic),
+        # The commitment itself is not left behind: it waits.
+        uneconomic_msat=1000 * sum(int(line.amount) for line in lines[1:] if not line.is_economic),
         commitment_is_economic=not lines or lines[0].is_economic,
         lines=[_sentence(line) for line in lines],
     )
@@ -55,19 +56,26 @@ def _shown(record: ChannelRecord, lines: tuple[Line, ...]) -> schema.StressedCha
 
 def _sentence(line: Line) -> str:
     payer = "the wallet" if line.from_wallet else "itself"
+    what = f"{line.what}, {int(line.amount):,} sat"
     if line.is_economic:
-        return f"{line.what}, {int(line.amount):,} sat: costs {int(line.fee):,} sat, paid by {payer}"
-    return f"{line.what}, {int(line.amount):,} sat: not worth this rate"
+        return f"{what}: costs {int(line.fee):,} sat, paid by {payer}"
+    if line.fee:
+        return f"{what}: would offer {int(line.fee):,} sat, no more, and wait for a cheaper time"
+    return f"{what}: not worth this rate"
 
 
 def _answer(rate: int, channels: int, missing: int, waiting: int, uneconomic: int) -> str:
+    """For a person, in whole sentences; amounts in satoshis."""
     if not channels:
         return "There is no open channel."
-    said = f"At {rate} sat/vbyte all {channels} channels could be closed by force at once."
+    subject = "the only channel" if channels == 1 else f"all {channels} channels"
+    said = f"At {rate} sat/vbyte {subject} could be closed by force at once."
     if missing or waiting:
-        said = f"At {rate} sat/vbyte not all of {channels} channels could be closed by force at once."
+        subject = "the only channel could not" if channels == 1 else f"not all of {channels} channels could"
+        said = f"At {rate} sat/vbyte {subject} be closed by force at once."
     if waiting:
-        said += f" The commitments of {waiting} are not worth that rate: they would offer less, and wait."
+        whose = "Its commitment" if channels == 1 else f"The commitments of {waiting}"
+        said += f" {whose} would offer half of what depends on it, which is less than that, and wait."
     if missing:
         said += f" The wallet lacks {missing:,} sat for the fees: deposit them."
     if uneconomic:

@@ -81,6 +81,23 @@ def note_spends(state: OnchainState, rows: list[Row], close: Close, found: Resol
     return state
 
 
+def note_locked(state: OnchainState, rows: list[Row], found: Resolution) -> OnchainState:
+    """What is ours, but not yet: since when it can be claimed."""
+    for status in found.statuses:
+        if status.standing is Standing.LOCKED and status.claim is not None:
+            claim = status.claim
+            row = _event(
+                state,
+                "locked",
+                ("output", str(claim.outpoint)),
+                ("what", claim.way.value),
+                ("amount_sat", int(claim.amount)),
+                ("ready_at", claim.ready_at),
+            )
+            state = note(state, rows, f"locked {claim.outpoint} {claim.ready_at}", row)
+    return state
+
+
 def why(draft: Draft) -> str:
     """Words for the log."""
     first = draft.claims[0]

@@ -228,6 +228,7 @@ def _settle(
     if close is not None:
         state = account.note_close(state, rows, close, closed_at, found)
         state = account.note_spends(state, rows, close, found)
+        state = account.note_locked(state, rows, found)
     for outcome in found.outcomes:
         state = _hand_over(state, outcome, rows)
     state, too_dear = _claim(state, rows, effects, found, close, offered, env, again)

@@ -72,6 +72,7 @@ _SENTENCES: dict[str, Callable[[Fields], str]] = {
     "channel.closed": lambda f: f"The channel is closed for good: {f['reason']}.",
     "onchain.closed": _closed,
     "onchain.output_spent": _spent,
+    "onchain.locked": lambda f: f"Ours from block {f['ready_at']} on: {f['what']}, {_sat(f['amount_sat'])}.",
     "onchain.claim": _claim,
     "onchain.uneconomic": lambda f: (
         f"We leave {f['what']}, {_sat(f['amount_sat'])}, where it is for now: it costs more than it brings."
