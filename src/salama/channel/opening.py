@@ -138,7 +138,9 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
         raise CommandRefused("anchors_missing", "the peer does not support anchor outputs", "choose another peer")
     if request.zero_conf and not all(negotiated(*both, f) for f in (OPTION_ZEROCONF, OPTION_SCID_ALIAS)):
         raise CommandRefused(
-            "zero_conf_missing", "not both sides use channels before they confirm", "wait for confirmations"
+            "zero_conf_missing",
+            "not both sides use channels before they confirm",
+            "each must name the other in zero_conf_peers; or wait for confirmations",
         )
     is_alias_type = not request.announce and negotiated(*both, OPTION_SCID_ALIAS)
     wanted = type_for(alias=is_alias_type, zero_conf=request.zero_conf)
