@@ -57,14 +57,16 @@ def test_books_of_real_nodes(tmp_path: Path) -> None:
 
         sent = alice.call("withdraw", address=carol.call("newaddr")["address"], amount="100000sat", feerate=253)
         bumped = alice.call("bumpfee", txid=sent["txid"], feerate=1000)
+        child = alice.call("bumpfee", txid=bumped["txid"], feerate=2000, how="cpfp")
         bob.call("close", channel=closing)
-        until("both wait", lambda: len(network.mempool()) >= 2)
+        until("both wait", lambda: len(network.mempool()) >= 3)
         network.mine(1)
         hold(network)
         held = sums(alice)
         assert held["equity:withdrawals"] == 100_000_000
         assert held["expenses:fees:onchain:send"] == bumped["fee_msat"]
         assert sums(carol)["equity:deposits"] == -100_000_000
+        assert sums(alice)["expenses:fees:onchain:bump"] == child["fee_msat"]
 
         # What was in that block is not there any more, and is again.
         tip = network.chain("getbestblockhash")

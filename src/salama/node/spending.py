@@ -18,6 +18,7 @@ from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
 from salama.node.chain import Broadcaster
 from salama.node.outside import Outside
 from salama.node.wallet import WalletActor
+from salama.storage.writes import ExplainTransaction
 
 LEASE_BLOCKS: Final = 6
 """How long coins stay aside for a transaction that a crash kept from being written down."""
@@ -89,6 +90,8 @@ class Spending:
         purpose = self._purpose("bumpfee")
         old = self._wallet.state.recent.get(txid)
         tx, made = await self._wallet.bump(txid, feerate, purpose, how, subtract, self._until())
+        if made.replaces is None:
+            await self._wallet.journal.commit([ExplainTransaction(tx.txid, "bump")])
         replaced = old.tx if old is not None and made.replaces is not None else None
         await self.publish(tx, purpose, replaced)
         return Spent(tx, made.funded.fee, made.replaces)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from salama.base.ids import ChannelId, NodeId
+from salama.base.ids import ChannelId, NodeId, Txid
 from salama.base.machine import Row
 from salama.base.units import BlockHeight, CltvExpiry
 from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicEvent
@@ -78,6 +78,14 @@ class BeginLedger(Write):
 
     records: tuple[ChannelRecord, ...]
     wallet: WalletState | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainTransaction(Write):
+    """In a word, what a transaction of the wallet is for where the ledger could not tell; before it is published."""
+
+    txid: Txid
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +339,10 @@ def _begin_ledger(write: BeginLedger, now: int) -> list[Statement]:
     return [mark, *ledger.opening(list(write.records), write.wallet, now)]
 
 
+def _explain(write: ExplainTransaction, now: int) -> list[Statement]:
+    return [(ledger.EXPECT, (bytes(write.txid), b"", write.cause, 0))]
+
+
 def _remember(write: RememberOnion, now: int) -> list[Statement]:
     return [(REMEMBER_ONION, (bytes(write.secret), bytes(write.channel_id), write.htlc_id, int(write.cltv_expiry)))]
 
@@ -389,6 +401,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     WalletTxConfirmed: _wallet_confirmed,
     WalletTxUnconfirmed: _wallet_unconfirmed,
     BeginLedger: _begin_ledger,
+    ExplainTransaction: _explain,
     RememberOnion: _remember,
     ForgetOnions: _forget_onions,
     PutPeer: _peer,
