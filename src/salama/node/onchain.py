@@ -223,7 +223,7 @@ class Onchain:
 
     def transaction_heard(self, tx: Tx) -> None:
         """An unconfirmed transaction, of anybody: channels on the chain learn what it reveals (immunity C14)."""
-        for channel_id in {owner for one in tx.inputs if (owner := self._owner(one.outpoint)) is not None}:
+        for channel_id in self._owners(tx):
             actor = self.by_id.get(channel_id)
             if actor is not None and any(one.outpoint in awaited(actor.state) for one in tx.inputs):
                 actor.tell(SpendSeen(tx))
@@ -235,7 +235,7 @@ class Onchain:
         fundings = self._channels.watch.outpoints
         found: dict[ChannelId, list[Tx]] = {}
         for tx in event.block.txs:
-            for channel_id in {owner for one in tx.inputs if (owner := self._owner(one.outpoint)) is not None}:
+            for channel_id in self._owners(tx):
                 found.setdefault(channel_id, []).append(tx)
                 spent_fundings = {i.outpoint for i in tx.inputs if fundings.get(i.outpoint) == channel_id}
                 mine = self._outpoints.get(channel_id, set())
@@ -246,6 +246,10 @@ class Onchain:
                 self._begin(record)
         for channel_id, actor in list(self.by_id.items()):
             actor.tell(BlockSeen(event.height, tuple(found.get(channel_id, ()))))
+
+    def _owners(self, tx: Tx) -> list[ChannelId]:
+        """Channels of which it spends something, in an order that is the same in every process."""
+        return sorted({owner for one in tx.inputs if (owner := self._owner(one.outpoint)) is not None})
 
     def _owner(self, outpoint: OutPoint) -> ChannelId | None:
         owner = self._watched.get(outpoint) or self._channels.watch.outpoints.get(outpoint)

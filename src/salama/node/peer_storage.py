@@ -187,7 +187,7 @@ class PeerBoxes:
             del self._expected[node_id]
             self._trouble(node_id, "does not give our backup back")
             self._to_give.add(node_id)
-        for node_id in list(self._to_give):
+        for node_id in sorted(self._to_give):  # a set has another order in every process
             if now - self._gave_at.get(node_id, -1e9) >= GIVE_SECONDS:
                 self._to_give.discard(node_id)
                 await self._give(node_id, now)
