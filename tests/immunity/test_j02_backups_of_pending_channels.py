@@ -1,4 +1,4 @@
-"""J2 a static backup that is of no use for a channel that was not confirmed yet (lnd issue 3444)
+"""J2 a static backup that is of no use for a channel that was not confirmed yet (lnd#3444)
 
 What failed: the backup was written, or was usable, only once the funding had confirmed: a disk lost in the hour before
 cost the channel.

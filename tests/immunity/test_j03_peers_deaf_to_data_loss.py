@@ -1,4 +1,4 @@
-"""J3 a peer that does not act when we have lost our data (lnd issue 7301 and others)
+"""J3 a peer that does not act when we have lost our data (lnd#7301 and others)
 
 What failed: nodes restored from a static backup waited for peers that ignored what they were told, or told it in a form
 that the peer did not understand.
