@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from salama.base.machine import CommandRefused
+from salama.storage.database import DATABASE_NAME
+from salama.storage.writes import INVOICE, PAYMENT
 from salama.testing.network import LocalNetwork, LocalNode, until
 
 
@@ -39,7 +43,7 @@ def test_books_of_real_nodes(tmp_path: Path) -> None:
         network.fund(alice, bob)
         hold(network)
         deposits = -sums(alice)["equity:deposits"]
-        closing = network.open(bob, carol, "800000sat")
+        agreed = network.open(bob, carol, "800000sat")
         forced = network.open(alice, bob, "1000000sat")
         network.known(2)
         hold(network)
@@ -50,7 +54,7 @@ def test_books_of_real_nodes(tmp_path: Path) -> None:
         hold(network)
         held = sums(bob)
         assert held["income:payments"] == -20_000_000 and held["income:routing"] < 0
-        assert sums(carol) == {"income:payments": -40_000_246, f"assets:channels:{closing}": 40_000_246}
+        assert sums(carol) == {"income:payments": -40_000_246, f"assets:channels:{agreed}": 40_000_246}
         assert sums(alice)["expenses:payments"] == 60_000_246
         assert sums(alice)["expenses:fees:routing"] == -held["income:routing"]
         assert "transfers" not in sums(alice) | held | sums(carol)
@@ -58,7 +62,7 @@ def test_books_of_real_nodes(tmp_path: Path) -> None:
         sent = alice.call("withdraw", address=carol.call("newaddr")["address"], amount="100000sat", feerate=253)
         bumped = alice.call("bumpfee", txid=sent["txid"], feerate=1000)
         child = alice.call("bumpfee", txid=bumped["txid"], feerate=2000, how="cpfp")
-        bob.call("close", channel=closing)
+        bob.call("close", channel=agreed)
         until("both wait", lambda: len(network.mempool()) >= 3)
         network.mine(1)
         hold(network)
@@ -87,6 +91,23 @@ def test_books_of_real_nodes(tmp_path: Path) -> None:
         assert -total["equity:deposits"] == deposits and sum(total.values()) == 0
 
         files_are_right(alice, total)
+        logs_hold_no_secret(network)
+
+
+def logs_hold_no_secret(network: LocalNetwork) -> None:
+    """At log level debug, after everything above."""
+    logs = "".join(node.log() + node.complaints() for node in network.running())
+    secrets: set[str] = set()
+    for node in network.running():
+        with closing(sqlite3.connect(f"{(node.directory / DATABASE_NAME).as_uri()}?mode=ro", uri=True)) as database:
+            payments = [PAYMENT.decode(row[0]) for row in database.execute("SELECT record FROM payments")]
+            invoices = [INVOICE.decode(row[0]) for row in database.execute("SELECT record FROM invoices")]
+        secrets |= {bytes(one.preimage).hex() for one in (*payments, *invoices) if one.preimage is not None}
+        secrets |= {one.payment_secret.hex() for one in (*payments, *invoices)}
+        secrets |= {part.session_key.hex() for one in payments for part in one.parts}
+        secrets |= {line for line in (node.directory / "seed.words").read_text().splitlines() if len(line) > 40}
+    assert len(secrets) > 10 and len(logs) > 10_000
+    assert not [secret[:8] for secret in secrets if secret in logs]
 
 
 def files_are_right(node: LocalNode, total: dict[str, int]) -> None:

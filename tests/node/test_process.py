@@ -75,7 +75,7 @@ def test_the_log_tells_the_steps_of_the_start_and_of_the_end(network: LocalNetwo
     said = node.log()
     places = [said.index(step) for step in ("asking the chain", "channels in place", "reading the chain", "ready: ")]
     assert places == sorted(places)
-    assert "SIGTERM: stopping" in said
+    assert said.index("SIGTERM: stopping") < said.index("salama.daemon: stopped")
     assert node.complaints() == ""
     mode = (node.directory / LOG_NAME).stat().st_mode & 0o777
     assert mode == 0o600
