@@ -266,17 +266,17 @@ def _red_without_fault(copy: Copy, tests: Sequence[str]) -> dict[str, str]:
         ran = copy.test(left, 5 * SECONDS)
         if ran.status == 0:
             break
+        if ran.status == 1:
+            green = set(unnoticed(Patch("", "", tuple(left), ""), ran.output))
+            return bad | {test: "is red without the fault" for test in left if test not in green}
         missing = re.findall(
             r"^ERROR: (?:not found|file or directory not found): \S*?(tests/\S+)", ran.output, re.MULTILINE
         )
         found = {test: "does not exist" for test in left if test in missing}
         if not found:
-            red = Patch("", "", tuple(left), "")
-            seen = set(unnoticed(red, ran.output))
-            found = {test: "is red without the fault" for test in left if test not in seen} if ran.status == 1 else {}
-        if not found:
             print(ran.output[-4000:])
             raise BadPatch(f"the tests did not run: pytest ended with status {ran.status}")
+        # Nothing was run at all.
         bad |= found
     return bad
 
