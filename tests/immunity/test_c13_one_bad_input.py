@@ -13,14 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from adversaries import PAYS_TO, mine_only
 from onchain_relay import Chain, Side, World, children, open_chain
+from onchain_world import ACCOUNTS, secret_of
 
-from salama.base.units import BlockHeight
-from salama.bitcoin.tx import Tx
+from salama.base.units import BlockHeight, Sat
+from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.channel.events import SettleHtlc
 from salama.onchain.events import BlockSeen
 from salama.onchain.machine import watched
 from salama.testing.pair import preimage_of
+from salama.wallet.coins import Coin
+from salama.wallet.keys import KeyPath
+from salama.wallet.signing import sign_inputs
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +136,34 @@ def test_an_anchor_has_a_child_of_its_own_however_far_the_deadline(chain: Chain)
     for world in worlds:
         world.follow()
         assert world.alice.state is not None and world.alice.state.record.confirmed
+
+
+def test_a_coin_that_somebody_else_has_spent_is_replaced(chain: Chain) -> None:
+    """The fee's input is the bad one (a seed in use elsewhere, a reorganisation): another one pays instead."""
+    world = World.open(chain, coins=0)
+    alice = world.alice
+    for number in range(2):
+        key = KeyPath("wpkh", 0, 910 + number)
+        tx = chain.spend([TxOut(Sat(20_000 + 1_000 * number), ACCOUNTS.script(key))])
+        coin = Coin(tx.outpoint(0), tx.outputs[0].value, tx.outputs[0].script, key, BlockHeight(chain.height))
+        alice.coins.append(coin)
+    chain.mine()
+    world.follow()
+    alice.end.adds(50_000_000, expiry=chain.height + 4)
+    world.pair.settle()
+    world.pair.cut()
+    world.bob.is_offline = True
+    world.force_close(alice)
+    world.mine(4)
+    assert alice.state is not None
+    (claim,) = (s for s in alice.state.record.sweeps if s.deadline is not None)
+    (coin,) = claim.coins
+    chain.core.pool.clear()
+    elsewhere = Tx(2, (TxIn(coin.outpoint),), (TxOut(Sat(int(coin.value) - 1_000), PAYS_TO),), 0)
+    mine_only(chain, sign_inputs(elsewhere, [TxOut(coin.value, coin.script)], {0: coin.key}, secret_of))
+    world.strict = False
+    world.follow()
+    world.mine(2)
+    assert claim.claims[0] in chain.core.chain.spenders, "claimed, and with the other coin"
+    world.mine(5)
+    assert alice.failed() == {0}

@@ -318,20 +318,40 @@ def _needs_coins(claims: Sequence[Claim]) -> bool:
 
 
 def _keep_or_bump(making: _Making, sweep: Sweep, claims: Sequence[Claim], world: World) -> None:
-    """Leave a transaction in flight alone unless its time asks for a quarter more."""
+    """Leave a transaction in flight alone unless its time asks for a quarter more, or a coin of it may be gone."""
+    offered = world.offered.get(sweep.purpose, ())
+    is_doubtful = bool(sweep.coins and sweep.refused) and not is_about_fees(sweep.refused)
+    if is_doubtful and offered and set(offered) != set(sweep.coins):
+        if _remade(making, sweep, claims, (), int(sweep.feerate), world, offered):
+            return
     extra = world.parent.weight if sweep.parent is not None and world.parent is not None else 0
     asked, most = _rate(claims, sweep.tx.weight + extra, world)
     least = int(sweep.feerate) * (100 + BUMP_PERCENT) // 100
     if is_about_fees(sweep.refused):
         # Somebody outbids us, or the floor has risen above what we know: do not wait for the schedule.
         asked = max(asked, least)
-    if asked < least or least > most:
-        making.kept.append(sweep)
+    if least <= min(asked, most) and _remade(making, sweep, claims, [sweep], asked, world, sweep.coins):
         return
+    making.kept.append(sweep)
+    if is_doubtful and not offered and all(one.purpose != sweep.purpose for one in making.wanted):
+        # Which input was the bad one is not said: whatever the wallet has still may do.
+        need = int(sweep.fee) + int(dust_limit(world.script))
+        making.wanted.append(CoinsWanted(sweep.purpose, Sat(need), sweep.feerate))
+
+
+def _remade(
+    making: _Making,
+    sweep: Sweep,
+    claims: Sequence[Claim],
+    rivals: Sequence[Sweep],
+    floor: int,
+    world: World,
+    coins: tuple[Coin, ...],
+) -> bool:
+    """Draft another transaction for the same claims; False if that could not be."""
     before = len(making.drafts)
-    _make(making, sweep.purpose, claims, [sweep], asked, world, coins=sweep.coins)
-    if len(making.drafts) == before:
-        making.kept.append(sweep)
+    _make(making, sweep.purpose, claims, rivals, floor, world, coins=coins)
+    return len(making.drafts) > before
 
 
 def _make(
