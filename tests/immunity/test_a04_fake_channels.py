@@ -160,6 +160,7 @@ async def offers_and_leaves(node: Registry, count: int, first: int = 0) -> None:
 def objects(node: Registry) -> int:
     """Things alive, but for the keys that the signer keeps at hand (at most 4096)."""
     node.channels.signer._secrets.cache_clear()
+    node.channels.signer._branch.cache_clear()
     gc.collect()
     return len(gc.get_objects())
 

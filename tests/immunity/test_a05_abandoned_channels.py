@@ -116,6 +116,7 @@ async def abandons(node: Registry, count: int) -> None:
 def things(node: Registry) -> int:
     """Alive, but for the keys that the signer keeps at hand."""
     node.channels.signer._secrets.cache_clear()
+    node.channels.signer._branch.cache_clear()
     gc.collect()
     return len(gc.get_objects())
 
