@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salama.api.client import RpcClient
+from salama.demo.addresses import address_to_keep
 from salama.demo.books.chain import ChainRpc
 from salama.demo.books.kept import CHAIN, Manifest
 from salama.demo.processes import Child, Processes
@@ -79,7 +80,7 @@ class Network:
         assert self.chain is not None
         directory = self.directory / (folder or name)
         before = self.nodes.get(name)
-        listen = before.listen if before else "127.0.0.1:0"
+        listen = before.listen if before else address_to_keep()
         arguments = ["run", "--network", "regtest", "--dir", str(directory), "--listen", listen, "--alias", name]
         arguments += ["--bitcoind", self.chain.ready["rpc"], "--cookie", self.chain.ready["cookie"]]
         for setting in SETTINGS:

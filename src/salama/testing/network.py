@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from salama.api.client import call
+from salama.demo.addresses import address_to_keep
 from salama.demo.books.chain import ChainRpc
 from salama.demo.processes import Child, Processes, ProcessFailed
 
@@ -174,7 +175,7 @@ class LocalNetwork:
         """
         before = self.nodes.get(name)
         settings = settings or (before.settings if before else ())
-        arguments = self.arguments(name, before.listen if before else "127.0.0.1:0", settings)
+        arguments = self.arguments(name, before.listen if before else address_to_keep(), settings)
         child = self._runner.run(self.processes.start(name, arguments))
         if before is None:
             node = self.nodes[name] = LocalNode(name, self.directory / name, child, settings)
