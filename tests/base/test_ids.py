@@ -44,6 +44,7 @@ def test_short_channel_ids_come_apart_as_they_went_in(height: int, index: int, v
 
 
 def test_a_channel_id_mixes_the_output_index_into_its_end() -> None:
+    """B2.01, version 1."""
     funding = OutPoint(Txid(bytes(30) + b"\x12\x34"), 0x0102)
     assert ChannelId.v1(funding) == bytes(30) + b"\x13\x36"
 

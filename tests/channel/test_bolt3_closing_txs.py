@@ -1,4 +1,5 @@
-"""Closing transactions of both kinds: who pays, who is left out, in which order, and that they spend the funding."""
+"""Closing transactions of both kinds: who pays, who is left out, in which order, and that they spend the funding
+(B3.08)."""
 
 from __future__ import annotations
 

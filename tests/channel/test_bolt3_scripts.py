@@ -1,4 +1,5 @@
-"""Every output of funding, commitment and HTLC transactions, spent and mis-spent before Bitcoin Core's verifier."""
+"""Every output of funding, commitment and HTLC transactions, spent and mis-spent before Bitcoin Core's verifier
+(B3.03, B3.07)."""
 
 from __future__ import annotations
 

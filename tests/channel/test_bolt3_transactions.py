@@ -160,6 +160,7 @@ def test_bulk_digests_are_those_of_the_transactions(scene: Scene) -> None:
 @settings(max_examples=100, deadline=None)
 @given(scenes(), st.integers(0, (1 << 48) - 1))
 def test_commitment_number_comes_back(scene: Scene, other_factor: int) -> None:
+    """B3.01."""
     commitment = scene.commitment()
     factor = obscuring_factor(ALICE.basepoints.payment, BOB.basepoints.payment)
     assert decode_commitment_number(commitment.tx, factor) == scene.number
@@ -204,6 +205,7 @@ def test_htlcs_alike_are_ordered_by_expiry_then_told_apart_by_id() -> None:
 def test_an_htlc_of_exactly_the_limit_has_an_output(
     format: CommitmentFormat, side: Side, owner_is_opener: bool
 ) -> None:
+    """B3.05."""
     fee = 0
     if format is STATIC_REMOTEKEY:
         fee = int(FEERATE) * (663 if side is Side.OUTGOING else 703) // 1000
@@ -231,6 +233,7 @@ def test_a_balance_of_exactly_the_dust_limit_has_an_output(owner_is_opener: bool
 
 
 def test_both_anchors_are_there_once_an_htlc_is() -> None:
+    """B3.04."""
     nothing = Scene(ANCHORS, to_remote=Msat(0)).commitment()
     assert nothing.to_remote_index is None and nothing.other_anchor_index is None
     assert nothing.owner_anchor_index is not None
@@ -256,6 +259,7 @@ def test_anchors_alike_cannot_be_confused() -> None:
 
 @pytest.mark.parametrize("owner_is_opener", [True, False])
 def test_the_opener_alone_pays(owner_is_opener: bool) -> None:
+    """B3.06."""
     base = int(ANCHORS.commit_fee(FEERATE, 0)) + 660
     commitment = Scene(ANCHORS, owner_is_opener=owner_is_opener).commitment()
     assert commitment.to_local_index is not None and commitment.to_remote_index is not None

@@ -1,4 +1,5 @@
-"""Every published figure of BOLT 3 that concerns keys, funding, commitments and HTLC transactions, byte for byte."""
+"""Every published figure of BOLT 3 that concerns keys, funding, commitments and HTLC transactions, byte for byte
+(B3.01, B3.03, B3.06, B3.10)."""
 
 from __future__ import annotations
 

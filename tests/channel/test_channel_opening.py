@@ -98,6 +98,7 @@ def test_nothing_is_published_before_the_peer_has_signed() -> None:
 
 
 def test_a_channel_is_not_used_before_it_is_deep() -> None:
+    """Nor is what was pushed to the accepter (B2.06, B2.07)."""
     pair = Pair.of()
     pair.opens(1_000_000, 400_000_000)
     pair.settle()

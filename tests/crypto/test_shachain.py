@@ -1,4 +1,4 @@
-"""Per-commitment secrets: the BOLT's figures, and the store against a plain dictionary."""
+"""Per-commitment secrets: the BOLT's figures, and the store against a plain dictionary (B3.11)."""
 
 from __future__ import annotations
 

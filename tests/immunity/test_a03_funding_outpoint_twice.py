@@ -1,7 +1,7 @@
 """A3 a channel id that is in use already (Core Lightning #9274 fixed in 26.06.6, Electrum 4.8.1, LDK 0.0.120)
 
-What failed: the id of a channel follows from its funding outpoint by an exclusive or, so a peer that names the outpoint
-of somebody else's channel, or one that collides with it, got that channel's place in memory or on disk.
+What failed: the id of a channel follows from its funding outpoint by an exclusive or (B2.01), so a peer that names the
+outpoint of somebody else's channel, or one that collides with it, got that channel's place in memory or on disk.
 
 Defence: node/openings.py:Openings.claim gives an id to one opening ever: no living channel, no other opening and no row
 on disk may have it; node/chain.py:Watch tells two fundings of one transaction apart.

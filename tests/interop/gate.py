@@ -170,7 +170,7 @@ class Gate(Chain):
     def _is_loser(self, raw: str, complaint: str) -> bool:
         """Whether it ends a channel, and another of our nodes' transactions that does so was there before.
 
-        Each side has a commitment, and with ``option_simple_close`` a closing transaction (B2.30): one confirms.
+        Each side has a commitment, and with ``option_simple_close`` a closing transaction (B2.37): one confirms.
         """
         tx = Tx.decode(bytes.fromhex(raw))
         taken = {i.outpoint for one in (*self.taken.values(), *self.others) if one.txid != tx.txid for i in one.inputs}

@@ -1,7 +1,7 @@
 """One channel with LDK: opened by either side, used in both directions, lost and found again, closed by either side.
 
-B1.01 (init), B2.03 (establishment), B2.30 (normal operation), B2.70 (reestablish), B2.20 (closing) against the BOLTs as
-LDK reads them.
+B1.01 (init), B2.02 to B2.06 (establishment), B2.45 to B2.53 (normal operation), B2.60 to B2.66 (reestablish), B2.35 to
+B2.39 (closing) against the BOLTs as LDK reads them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Closing together when it is not simple: payments pending, connections lost, fees far apart (B2.20)."""
+"""Closing together when it is not simple: payments pending, connections lost, fees far apart (B2.35, B2.36, B2.39)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Payments between our node and LDK: amounts, failures, crossings, parts, feerates (B2.30, B4.30, B4.50, B11)."""
+"""Payments between our node and LDK: amounts, failures, crossings, parts, feerates (B2.45 to B2.53, BOLT 4, 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections and processes that end at bad moments, and channels that go on (B2.70)."""
+"""Connections and processes that end at bad moments, and channels that go on (B2.60 to B2.66)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LDK ends and starts again, with all that it knew (B2.70)."""
+"""LDK ends and starts again, with all that it knew (B2.60 to B2.66)."""
 
 from __future__ import annotations
 

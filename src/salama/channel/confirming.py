@@ -201,7 +201,10 @@ class InvalidReady(PeerViolation):
 
 
 def ready_if_due(channel: Channel, env: ChannelEnv) -> Transition[Channel] | None:
-    """Send ``channel_ready`` once the funding is deep enough, and again if the peer may have missed it."""
+    """Send ``channel_ready`` once the funding is deep enough, and again if the peer may have missed it.
+
+    What was pushed to us cannot be spent before (B2.07): only then does the channel become NORMAL.
+    """
     record, link = channel.record, channel.link
     if link is None or link.state is not LinkState.READY or link.is_ready_sent or record.phase not in OPEN_PHASES:
         return None

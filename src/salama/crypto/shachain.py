@@ -1,4 +1,4 @@
-"""Per-commitment secrets: made from a seed, and stored in 49 places however many come (BOLT 3, B3.20 and B3.21).
+"""Per-commitment secrets: made from a seed, and stored in 49 places however many come (BOLT 3, B3.11).
 
 The index runs downward from 2^48 - 1. The secret of an index that ends in n zero bits yields those of all 2^n indexes
 with the same high bits.

@@ -1,5 +1,5 @@
-"""Normal operation: HTLCs, commitments, fee, reconnection, quiescence and splicing (BOLT 2, B2.20 to B2.31, B2.45 to
-B2.66).
+"""Normal operation: HTLCs, commitments, fee, reconnection, quiescence and splicing (BOLT 2, B2.20, B2.25 to B2.31,
+B2.45 to B2.53, B2.60 to B2.66).
 """
 
 from __future__ import annotations
