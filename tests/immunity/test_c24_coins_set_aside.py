@@ -4,7 +4,8 @@ What failed: coins leased for something that never came about stayed away from t
 
 Defence: onchain/machine.py:_carry_out gives back at once what a plan did not use, node/onchain.py:Onchain.load after a
 crash between a lease and what it is for, node/node.py:Node._release_forgotten_openings what an opening left; every
-lease is on disk before a coin is spent, and wallet/step.py refuses a coin to a second purpose.
+lease is on disk before a coin is spent, and wallet/step.py refuses a coin to a second purpose; node/onchain.py lets one
+channel choose at a time (Onchain._lease).
 
 In tests/onchain every turn of every test demands that coins are set aside for claims under way and for nothing else;
 tests/node/test_funding_crashes.py cuts the power at lines all over openings, batches, PSBTs and withdrawals.
@@ -12,6 +13,7 @@ tests/node/test_funding_crashes.py cuts the power at lines all over openings, ba
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "onchain"))
 
 from onchain_world import ACCOUNTS, Chain, World, open_chain
 
-from salama.base.units import BlockHeight, Sat
+from salama.base.ids import OutPoint, Txid
+from salama.base.machine import CommandRefused
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.tx import TxOut
 from salama.node.onchain import Onchain
+from salama.onchain.events import CoinsLeased, LeaseCoins
 from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 
@@ -93,3 +98,40 @@ def test_a_lease_whose_claim_a_crash_has_lost_is_given_back_at_the_start() -> No
     )
     Onchain.load(made, [])
     assert released == ["claim abc 1:0"]
+
+
+def test_channels_that_ask_at_the_same_moment_get_a_coin_each() -> None:
+    """Who chose the same coin as another went without until the next block: with 300 channels, for 300 blocks."""
+    coins = {
+        (at := OutPoint(Txid(bytes(31) + bytes([n])), 0)): Coin(
+            at, Sat(50_000), ACCOUNTS.script(key), key, BlockHeight(1)
+        )
+        for n in range(20)
+        for key in (KeyPath("wpkh", 0, n),)
+    }
+    leases: dict[OutPoint, str] = {}
+
+    async def lease(outpoints: tuple[OutPoint, ...], purpose: str) -> None:
+        await asyncio.sleep(0)
+        if any(one in leases for one in outpoints):
+            raise CommandRefused("coin_leased", "somebody was faster", "")
+        leases.update(dict.fromkeys(outpoints, purpose))
+
+    def spendable(height: BlockHeight) -> list[Coin]:
+        return [coin for at, coin in coins.items() if at not in leases]
+
+    state = SimpleNamespace(spendable=spendable, leased_to=lambda purpose: (), coins=coins, spenders={}, recent={})
+    told: list[object] = []
+
+    async def story() -> None:
+        wallet, channels = SimpleNamespace(state=state, lease=lease), SimpleNamespace(height=BlockHeight(100))
+        nothing: Any = None
+        around: Any = wallet, channels
+        onchain = Onchain(nothing, nothing, nothing, *around, nothing, nothing, nothing, nothing)
+        actors: list[Any] = [SimpleNamespace(name=f"{n}", asking=set(), tell=told.append) for n in range(15)]
+        wanted = [LeaseCoins(f"claim {n}", Sat(1_000), FeeratePerKw(1_000)) for n in range(15)]
+        await asyncio.gather(*(onchain._lease(a, w) for a, w in zip(actors, wanted, strict=True)))
+
+    asyncio.run(story())
+    assert [type(event) for event in told] == [CoinsLeased] * 15
+    assert len(set(leases.values())) == 15 == len(leases)

@@ -129,6 +129,8 @@ class Onchain:
         self.by_id: dict[ChannelId, OnchainActor] = {}
         self._watched: dict[OutPoint, ChannelId] = {}
         self._outpoints: dict[ChannelId, set[OutPoint]] = {}
+        self._leasing = asyncio.Lock()
+        """One asks for coins at a time: two would choose the same one, and the second wait for the next block."""
 
     # --- start and growth ---------------------------------------------------------------------------------------------
 
@@ -337,17 +339,18 @@ class Onchain:
 
     async def _lease(self, actor: OnchainActor, wanted: LeaseCoins) -> None:
         try:
-            chosen = choose_coins(self._free_coins(wanted.purpose), wanted.amount, wanted.feerate)
-            if not chosen:
-                log.warning("%s: no coins of %s sat for a fee", actor.name, wanted.amount)
-                actor.tell(CoinsMissing(wanted.purpose, "the wallet has no confirmed coins for the fee"))
-                return
-            try:
-                await self._wallet.lease(tuple(coin.outpoint for coin in chosen), wanted.purpose)
-            except CommandRefused as refused:
-                actor.tell(CoinsMissing(wanted.purpose, refused.reason))
-                return
-            actor.tell(CoinsLeased(wanted.purpose, chosen))
+            async with self._leasing:
+                chosen = choose_coins(self._free_coins(wanted.purpose), wanted.amount, wanted.feerate)
+                if not chosen:
+                    log.warning("%s: no coins of %s sat for a fee", actor.name, wanted.amount)
+                    actor.tell(CoinsMissing(wanted.purpose, "the wallet has no confirmed coins for the fee"))
+                    return
+                try:
+                    await self._wallet.lease(tuple(coin.outpoint for coin in chosen), wanted.purpose)
+                except CommandRefused as refused:
+                    actor.tell(CoinsMissing(wanted.purpose, refused.reason))
+                    return
+                actor.tell(CoinsLeased(wanted.purpose, chosen))
         finally:
             actor.asking.discard(wanted.purpose)
 
