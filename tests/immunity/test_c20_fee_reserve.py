@@ -8,8 +8,8 @@ node/openings.py:Openings._lacks_reserve asks it before a channel is opened or a
 before coins are withdrawn, and the balance shows it apart. onchain/bump.py:plan pays with what it finds.
 
 Not covered: a market dearer than the configured rate, and the channels of a small node, which are exempt up to a sum;
-funding transactions of many strangers that confirm at the same time; a reserve in fewer coins than there are claims: each
-transaction takes one of its own, and its change serves the next only when it is confirmed.
+funding transactions of many strangers that confirm at the same time; a reserve in fewer coins than there are claims,
+each of which takes one of its own, whose change serves the next only when it is confirmed.
 """
 
 from __future__ import annotations
