@@ -22,7 +22,7 @@ from salama.payments.records import PartStatus, PutPayment
 from salama.sim import invariants
 from salama.sim.director import Size
 from salama.sim.run import run_seed
-from salama.storage import ledger, tables
+from salama.storage import ledger, queries, tables
 from salama.storage.errors import WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.ledger_check import balance, balances, check, last_line, lines
@@ -222,6 +222,20 @@ def test_a_payment_that_is_written_again_is_booked_once(journal: Journal) -> Non
         held = journal.read_now(balances)
         assert held[ledger.PAYMENTS_OUT] == sum(int(part.delivered) for part in parts)
         assert held.get(ledger.ROUTING_FEES, 0) == int(payment.fee)
+
+
+def test_a_fault_of_the_bookkeeping_keeps_no_channel_from_the_disk(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> list[Any]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ledger, "of_channel", fails)
+    pair = Pair.opened(1_000_000, 400_000_000)
+    booked = Booked(journal, pair.bob)
+    booked.writes()
+    assert len(journal.read_now(queries.open_channels)) == 1
+    assert len(booked.problems()) == 1 and "ledger" in caplog.text
 
 
 def test_a_refused_write_leaves_no_line(journal: Journal) -> None:
