@@ -405,7 +405,8 @@ class Node:
         anybody = is_recovering(self.journal, records)
         for known in self.journal.read_now(queries.peers):
             if known.addresses:
-                self.peers.addresses[known.node_id] = parse_host_port(known.addresses[0])
+                first, *others = map(parse_host_port, known.addresses)
+                self.peers.addresses[known.node_id], self.peers.elsewhere[known.node_id] = first, tuple(others)
                 if anybody or known.node_id in wanted:
                     self.peers.keep(known.node_id)
 

@@ -112,6 +112,8 @@ class Peers:
         self._listener = self._outside.listener(our_key, self._serve)
         self.connected: dict[NodeId, Peer] = {}
         self.addresses: dict[NodeId, PeerAddress] = {}
+        self.elsewhere: dict[NodeId, tuple[PeerAddress, ...]] = {}
+        """Where else a peer may be, if it is not found at its address."""
         self._wanted: dict[NodeId, asyncio.Task[None]] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -162,6 +164,9 @@ class Peers:
                     await self.connect(node_id, self.addresses[node_id])
                 except CommandRefused as refused:
                     log.debug("%s: %s", short(node_id), refused.reason)
+                    if others := self.elsewhere.get(node_id):
+                        self.elsewhere[node_id] = (*others[1:], self.addresses[node_id])
+                        self.addresses[node_id] = others[0]
             if node_id in self.connected:
                 pause = self._first_pause
                 await asyncio.sleep(self._first_pause)
