@@ -359,7 +359,7 @@ def test_the_books_of_a_rough_world_balance(monkeypatch: pytest.MonkeyPatch) -> 
             invariants.check_ledger(self._world, machine)
 
     monkeypatch.setattr(invariants.Books, "look", looked)
-    result = run_seed(2, Size(nodes=(4, 4), payments=30, seconds=15.0, faults=1.0, forced=2))
+    result = run_seed(2, Size(nodes=(3, 3), payments=16, seconds=8.0, faults=1.0, forced=2))
     assert result.problems == [] and result.counts["succeeded"] and result.counts["force closes"]
 
 
