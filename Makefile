@@ -27,12 +27,13 @@ bench: dev       ## how fast it is: docs/benchmarks.md and bench/results.json
 bench-quick: dev ## the same in about a minute, with fewer payments
 	@$(BIN)/python -m bench --quick $(ARGS)
 
-check: dev       ## format, lint, types, import contract
+check: dev       ## format, lint, types, import contract, deliberate faults that still apply
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@scripts/check_hosts
+	@$(BIN)/python -m tests.sabotage.run --check
 
 sabotage: dev    ## every deliberate fault must turn a test red
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)
