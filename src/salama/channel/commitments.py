@@ -19,7 +19,7 @@ from salama.channel.env import Check
 from salama.channel.events import AddHtlc
 from salama.channel.formats import ANCHORS, STATIC_REMOTEKEY, CommitmentFormat
 from salama.channel.keys import commitment_keys
-from salama.channel.spec import Add, Fail, Fee, Fulfil, SpecHtlc, Update, htlc_key, reduce
+from salama.channel.spec import Add, CommitmentSpec, Fail, Fee, Fulfil, SpecHtlc, Update, htlc_key, reduce
 from salama.channel.state import (
     ActiveFunding,
     ChannelRecord,
@@ -51,39 +51,34 @@ def local_commitment_tx(record: ChannelRecord, funding: ActiveFunding, local: Lo
     """Our commitment transaction, unsigned. ``local`` must be within the window of our points."""
     point = record.our_points.at(local.number)
     assert point is not None, "a commitment outside the window of our points"
-    params = record.params
-    return make_commitment_tx(
-        format=format_of(record),
-        funding=funding.outpoint,
-        capacity=funding.capacity,
-        owner_funding_pubkey=funding.our_funding_pubkey,
-        other_funding_pubkey=funding.their_funding_pubkey,
-        number=local.number,
-        obscuring_factor=_factor(record),
-        spec=local.spec,
-        keys=commitment_keys(params.ours.basepoints, params.theirs.basepoints, point),
-        dust_limit=params.ours.dust_limit,
-        to_self_delay=params.theirs.to_self_delay,
-        owner_is_opener=params.is_opener,
-    )
+    return _commitment_tx(record, funding, local.number, local.spec, point)
 
 
 def remote_commitment_tx(record: ChannelRecord, funding: ActiveFunding, remote: RemoteCommitment) -> CommitmentTx:
     """The peer's commitment transaction, unsigned; also of a revoked number, if ``remote`` was built again."""
-    params = record.params
+    return _commitment_tx(record, funding, remote.number, remote.spec, remote.point)
+
+
+def _commitment_tx(
+    record: ChannelRecord, funding: ActiveFunding, number: int, spec: CommitmentSpec, point: bytes
+) -> CommitmentTx:
+    """The one of its owner: with the owner's dust limit, and the delay that the other side demanded."""
+    params, is_ours = record.params, spec.owner_is_us
+    keys = (funding.our_funding_pubkey, funding.their_funding_pubkey)
+    owner, other = (params.ours, params.theirs) if is_ours else (params.theirs, params.ours)
     return make_commitment_tx(
         format=format_of(record),
         funding=funding.outpoint,
         capacity=funding.capacity,
-        owner_funding_pubkey=funding.their_funding_pubkey,
-        other_funding_pubkey=funding.our_funding_pubkey,
-        number=remote.number,
-        obscuring_factor=_factor(record),
-        spec=remote.spec,
-        keys=commitment_keys(params.theirs.basepoints, params.ours.basepoints, remote.point),
-        dust_limit=params.theirs.dust_limit,
-        to_self_delay=params.ours.to_self_delay,
-        owner_is_opener=not params.is_opener,
+        owner_funding_pubkey=keys[0] if is_ours else keys[1],
+        other_funding_pubkey=keys[1] if is_ours else keys[0],
+        number=number,
+        obscuring_factor=obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment),
+        spec=spec,
+        keys=commitment_keys(owner.basepoints, other.basepoints, point),
+        dust_limit=owner.dust_limit,
+        to_self_delay=other.to_self_delay,
+        owner_is_opener=params.is_opener is is_ours,
     )
 
 
@@ -97,11 +92,6 @@ def derive_next_keys(record: ChannelRecord) -> None:
         commitment_keys(ours, theirs, point)
     if record.their_next_point is not None:
         commitment_keys(theirs, ours, record.their_next_point)
-
-
-def _factor(record: ChannelRecord) -> int:
-    params = record.params
-    return obscuring_factor(params.opener.basepoints.payment, params.accepter.basepoints.payment)
 
 
 def checks_of_local(

@@ -52,6 +52,7 @@ from salama.channel.opening_rules import (
     type_for,
 )
 from salama.channel.params import ChannelParams, PartyParams
+from salama.channel.policy import Policy
 from salama.channel.signing import OweFundingCreated, OweFundingSigned
 from salama.channel.spec import CommitmentSpec
 from salama.channel.state import (
@@ -132,7 +133,7 @@ class InboundOpen:
 
 def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel]:
     """Send ``open_channel``. Raises CommandRefused."""
-    policy, points = env.policy, request.keys.basepoints
+    policy = env.policy
     both = (request.our_features, request.their_features)
     if not negotiated(*both, OPTION_ANCHORS):
         raise CommandRefused("anchors_missing", "the peer does not support anchor outputs", "choose another peer")
@@ -149,22 +150,11 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
         temporary_channel_id=request.temporary_id,
         funding_satoshis=request.funding,
         push_msat=request.push,
-        dust_limit_satoshis=policy.dust_limit,
-        max_htlc_value_in_flight_msat=int(request.funding.msat) // policy.max_in_flight_divisor,
-        channel_reserve_satoshis=reserve(policy, request.funding, Sat(0)),
-        htlc_minimum_msat=policy.htlc_minimum,
         feerate_per_kw=request.feerate or max(env.feerates.commitment, policy.min_feerate),
-        to_self_delay=to_self_delay(policy, request.funding),
-        max_accepted_htlcs=policy.max_accepted_htlcs,
-        funding_pubkey=points.funding_pubkey,
-        revocation_basepoint=points.revocation,
-        payment_basepoint=points.payment,
-        delayed_payment_basepoint=points.delayed_payment,
-        htlc_basepoint=points.htlc,
-        first_per_commitment_point=request.keys.first_point,
         channel_flags=ANNOUNCE_CHANNEL if request.announce else 0,
         upfront_shutdown_script=request.closing_script if request.promise_closing_script else b"",
         channel_type=wanted,
+        **_our_terms(policy, request.funding, Sat(0), request.keys),
     )
     offer = Offer(message, request.chain_hash, *both, 0, env)
     objection = first_objection(
@@ -191,7 +181,7 @@ def open_channel(request: OpenRequest, env: ChannelEnv) -> Transition[AnyChannel
 
 def accept_inbound(request: InboundOpen, env: ChannelEnv) -> Transition[AnyChannel]:
     """Answer ``open_channel`` with ``accept_channel``, or abandon it with an error to the peer. Never raises."""
-    message, policy, points = request.message, env.policy, request.keys.basepoints
+    message, policy = request.message, env.policy
     both = (request.our_features, request.their_features)
     depth = minimum_depth(policy, message.funding_satoshis, message.channel_type)
     opening = Opening(
@@ -213,23 +203,31 @@ def accept_inbound(request: InboundOpen, env: ChannelEnv) -> Transition[AnyChann
         return _abandon(opening, objection)
     answer = AcceptChannel(
         temporary_channel_id=message.temporary_channel_id,
-        dust_limit_satoshis=policy.dust_limit,
-        max_htlc_value_in_flight_msat=int(message.funding_satoshis.msat) // policy.max_in_flight_divisor,
-        channel_reserve_satoshis=reserve(policy, message.funding_satoshis, message.dust_limit_satoshis),
-        htlc_minimum_msat=policy.htlc_minimum,
         minimum_depth=depth,
-        to_self_delay=to_self_delay(policy, message.funding_satoshis),
-        max_accepted_htlcs=policy.max_accepted_htlcs,
-        funding_pubkey=points.funding_pubkey,
-        revocation_basepoint=points.revocation,
-        payment_basepoint=points.payment,
-        delayed_payment_basepoint=points.delayed_payment,
-        htlc_basepoint=points.htlc,
-        first_per_commitment_point=request.keys.first_point,
         upfront_shutdown_script=b"",
         channel_type=message.channel_type,
+        **_our_terms(policy, message.funding_satoshis, message.dust_limit_satoshis, request.keys),
     )
     return Transition(replace(opening, accept=answer), (Send(answer),))
+
+
+def _our_terms(policy: Policy, funding: Sat, their_dust_limit: Sat, keys: OurKeys) -> dict[str, Any]:
+    """What both messages say alike: our demands, and our keys."""
+    points = keys.basepoints
+    return {
+        "dust_limit_satoshis": policy.dust_limit,
+        "max_htlc_value_in_flight_msat": int(funding.msat) // policy.max_in_flight_divisor,
+        "channel_reserve_satoshis": reserve(policy, funding, their_dust_limit),
+        "htlc_minimum_msat": policy.htlc_minimum,
+        "to_self_delay": to_self_delay(policy, funding),
+        "max_accepted_htlcs": policy.max_accepted_htlcs,
+        "funding_pubkey": points.funding_pubkey,
+        "revocation_basepoint": points.revocation,
+        "payment_basepoint": points.payment,
+        "delayed_payment_basepoint": points.delayed_payment,
+        "htlc_basepoint": points.htlc,
+        "first_per_commitment_point": keys.first_point,
+    }
 
 
 # --- what becomes of it ----------------------------------------------------------------------------------------------
