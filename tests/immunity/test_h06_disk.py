@@ -4,7 +4,8 @@ What failed: a node went on signing after a write had failed, or two processes s
 
 Defence: storage/directory.py locks the data directory for one process; storage/journal.py is poisoned by the first
 failed commit, so that node/actor.py:Actor.run performs no effect after it and the node stops
-(node/node.py:Node._fail).
+(node/node.py:Node._fail). Whoever names a second disk has everything on both before it is said
+(storage/second_copy.py:SecondCopy), and an older database is refused.
 
 A kill in the middle of a commit and a disk with quota are in tests/storage/test_journal_crash.py, a node's process
 with a full disk in tests/node.
@@ -21,8 +22,10 @@ from typing import Any
 import pytest
 from immunity_world import Registry, Stranger, outpoint
 
+from salama.storage.database import DATABASE_NAME
 from salama.storage.errors import DataDirectoryInUse, JournalFailed, StorageFault
 from salama.storage.journal import Journal
+from salama.storage.queries import key_value
 from salama.storage.writes import PutKeyValue
 from salama.wire.opening import AcceptChannel, FundingSigned
 
@@ -86,3 +89,23 @@ def test_no_signature_leaves_a_node_whose_disk_is_full(tmp_path: Path) -> None:
         Registry.run(tmp_path, story)
     assert stopped.group_contains(StorageFault)
     assert seen and not any(isinstance(m, FundingSigned) for m in seen[0].sent)
+
+
+def test_a_full_disk_under_the_copy_stops_the_node_as_well(tmp_path: Path) -> None:
+    """Nothing that is on one disk alone is said; the next start makes both equal again."""
+    node, copy = tmp_path / "node", tmp_path / "copy.sqlite3"
+    with Journal.open(node, copy=copy) as journal:
+        journal.commit_now([PutKeyValue("word", b"said")])
+        assert journal._copy is not None
+        pages = journal._copy._connection.execute("PRAGMA page_count").fetchone()[0]
+        journal._copy._connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        with pytest.raises(JournalFailed, match="full"):
+            journal.commit_now([PutKeyValue("word", bytes(100_000))])
+        with pytest.raises(JournalFailed):
+            journal.commit_now([PutKeyValue("word", b"on")])
+    with Journal.open(node, copy=copy) as journal:
+        assert journal.read_now(lambda db: key_value(db, "word")) == b"said"
+        journal.commit_now([PutKeyValue("word", b"goes on")])
+    copy.rename(node / DATABASE_NAME)
+    with Journal.open(node) as journal:
+        assert journal.read_now(lambda db: key_value(db, "word")) == b"goes on"
