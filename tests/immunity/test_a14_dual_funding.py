@@ -52,7 +52,7 @@ def test_an_opening_of_version_two_is_answered_with_an_error(kind: Any) -> None:
     peer: Any = SimpleNamespace(node_id=b"\x02" * 33, send=sent.append)
     parts: Any = SimpleNamespace(message=lambda *_: False)
     board = Switchboard(parts, lambda: 0.0)
-    board.join(parts, parts, parts, parts)
+    board.join(parts, parts, parts, parts, parts)
     message = replace(sample(kind), temporary_channel_id=ChannelId(b"\x07" * 32))
     board.message(peer, message)
     assert [(type(m), m.channel_id) for m in sent] == [(Error, message.temporary_channel_id)]

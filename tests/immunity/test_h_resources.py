@@ -85,7 +85,7 @@ def test_h3_a_peers_words_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
     clock = [0.0]
     parts: Any = SimpleNamespace(message=lambda *_: True)
     board = Switchboard(parts, lambda: clock[0])
-    board.join(parts, parts, parts, parts)
+    board.join(parts, parts, parts, parts, parts)
     peer: Any = SimpleNamespace(node_id=b"\x02" * 33)
     for minute in range(3):
         clock[0] = 60.0 * minute
