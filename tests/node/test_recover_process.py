@@ -148,3 +148,26 @@ def test_words_alone_bring_home_what_peers_remember(network: LocalNetwork) -> No
     network.mine(1)
     assert dora.call("recovery")["onchain_msat"] > 395_000_000
     assert dora.call("ledgercheck")["balanced"]
+
+
+@pytest.mark.slow
+def test_a_database_older_than_its_copy_is_refused_in_a_sentence(network: LocalNetwork) -> None:
+    copy = network.directory / "third disk.sqlite3"
+    erin = network.start("erin", f"database_copy={copy}")
+    network.stop(erin)
+    shutil.copytree(erin.directory, network.directory / "old")
+    network.start("erin")
+    erin.call("newaddr")
+    network.stop(erin)
+    newest = (erin.directory / "seed.words").read_bytes()
+    shutil.rmtree(erin.directory)
+    shutil.copytree(network.directory / "old", erin.directory)
+    said = network.refused("erin", network.arguments("erin", settings=erin.settings))
+    assert "The database is older than its copy" in said and said.count("\n") == 1
+    # The copy in its place: the node is back as it was.
+    shutil.rmtree(erin.directory)
+    erin.directory.mkdir()
+    (erin.directory / "seed.words").write_bytes(newest)
+    copy.rename(erin.directory / "salama.sqlite3")
+    network.start("erin")
+    assert erin.call("getinfo")["node_id"] == erin.node_id and copy.exists()
