@@ -91,3 +91,15 @@ def test_no_stranger_writes_to_the_terminal(alias: str, width: int) -> None:
     ):
         text = shown("peers", result, width)
         assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_sentence_with_a_hash_in_it_is_told_on_a_narrow_terminal() -> None:
+    line = {"at": 1_700_000_000, "text": f"The funding {'ab' * 32}:0 is in block 103; the channel may be used."}
+    text = shown("why", {"channel_id": "cd" * 32, "lines": [line]}, 80)
+    assert "not shown" not in text and "The funding" in text and "may be used." in text
+    assert all(len(one) <= 80 for one in text.splitlines())
+
+
+def test_an_account_keeps_its_kind_when_its_channel_is_shortened() -> None:
+    accounts = [{"account": f"assets:channels:{'ab' * 32}", "amount_msat": 5_000}]
+    assert "assets:channels:ababababab…" in shown("ledgeraccounts", {"accounts": accounts, "next_cursor": ""}, 60)

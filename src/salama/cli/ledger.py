@@ -134,13 +134,15 @@ def _show(page: dict[str, Any]) -> None:
     if not page["lines"]:
         console.print("No lines.")
         return
-    table = Table(header_style="bold")
-    for column in ("time (UTC)", "amount", "from", "to", "for"):
-        table.add_column(column, justify="right" if column == "amount" else "left")
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in ("time (UTC)", "amount", "from → to", "for"):
+        table.add_column(
+            column, justify="right" if column == "amount" else "left", no_wrap=column != "for", overflow="fold"
+        )
     for one in page["lines"]:
         time = time_of(one["at"]).strftime("%Y-%m-%d %H:%M:%S")
-        row = (render_amount(one["amount_msat"]), _short(one["source"]), _short(one["target"]), one["cause"])
-        table.add_row(time, *row)
+        way = f"{_short(one['source'])}\n→ {_short(one['target'])}"
+        table.add_row(time, render_amount(one["amount_msat"]), way, one["cause"])
     console.print(table)
     if page["next_cursor"]:
         console.print(f"more: --cursor {page['next_cursor']}")

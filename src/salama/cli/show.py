@@ -77,10 +77,9 @@ def _that_fit(widths: dict[str, int], width: int) -> list[str]:
 
 
 def _width(name: str, text: str) -> int:
-    """Cells that ``text`` needs at least: sentences may be folded, words and amounts not."""
+    """Cells that ``text`` needs at least: sentences may be folded, with a hash in them too; names and amounts not."""
     longest = max(map(cell_len, text.splitlines()), default=0)
-    words = max(map(cell_len, text.split()), default=0)
-    return longest if _is_whole(name) else max(words, min(LONGEST_TEXT, longest))
+    return longest if _is_whole(name) or " " not in text else min(LONGEST_TEXT, longest)
 
 
 def _is_whole(name: str) -> bool:
@@ -111,11 +110,11 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _short(text: str) -> str:
-    """Hashes and keys by their first digits; of an outpoint also which output it is."""
+    """Hashes and keys by their first digits, also those in the name of an outpoint or an account."""
     if len(text) < 64 or " " in text:
         return text
-    head, colon, place = text.partition(":")
-    return f"{head[:10]}…{colon}{place}" if place.isdecimal() else f"{text[:10]}…"
+    parts = [f"{part[:10]}…" if len(part) >= 64 else part for part in text.split(":")]
+    return ":".join(parts) if any(part.endswith("…") for part in parts) else f"{text[:10]}…"
 
 
 def _label(name: str) -> str:
