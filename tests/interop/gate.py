@@ -168,15 +168,16 @@ class Gate(Chain):
         return "" if found["allowed"] else str(found["reject-reason"])
 
     def _is_loser(self, raw: str, complaint: str) -> bool:
-        """Whether it ends a channel, and another of our nodes' transactions that does so was there before.
+        """Whether it came second to another transaction of our nodes that spends the same, and is good in itself.
 
-        Each side has a commitment, and with ``option_simple_close`` a closing transaction (B2.37): one confirms.
+        Each side has a commitment, and with ``option_simple_close`` a closing transaction (B2.30): one confirms. A
+        claim may be mined while one that pays more is on its way.
         """
         tx = Tx.decode(bytes.fromhex(raw))
         taken = {i.outpoint for one in (*self.taken.values(), *self.others) if one.txid != tx.txid for i in one.inputs}
-        if any(len(i.witness) != 4 or i.outpoint not in taken for i in tx.inputs):
+        if not any(i.outpoint in taken for i in tx.inputs):
             return False
-        if complaint.startswith(TOO_CHEAP):
+        if complaint.startswith(TOO_CHEAP) and all(len(i.witness) == 4 for i in tx.inputs):
             self.call("prioritisetransaction", str(tx.txid), 0, PUSH)
             (found,) = self.call("testmempoolaccept", [raw])
             self.call("prioritisetransaction", str(tx.txid), 0, -PUSH)

@@ -533,7 +533,11 @@ class World:
             self.ldk_peer.follow()
         tip = self.chain.call("getbestblockhash")
         for node in self.nodes.values():
-            until(f"{node.name} stands at {tip}", lambda node=node: node.call("getinfo")["block_hash"] == tip)
+            until(
+                f"{node.name} stands at {tip}",
+                lambda node=node: node.call("getinfo")["block_hash"] == tip,
+                seconds=2 * WAIT_SECONDS,
+            )
 
     def settled(self, txid: str, blocks: int) -> None:
         """Wait until a transaction is in the mempool, then bury it."""
