@@ -31,7 +31,7 @@ def test_one_payment_at_a_time(pair: list[LocalNode]) -> None:
     # Of them for the ledger: one of alice's, who learns at once that she has paid, and two of bob's, who is first owed
     # the amount and has it in his channel later. The lines of one transaction go in together. Half a statement more
     # when an answer comes in two turns.
-    for name, statements in (("alice", 13.5), ("bob", 12)):
+    for name, statements in (("alice", 13.5), ("bob", 12.5)):
         # Two commitments and one HTLC in one of them: there is no cheaper way to have it in both and out of both.
         assert each(one, name, "signatures") == pytest.approx(3, abs=0.2)
         assert each(one, name, "syncs") <= 4.5
