@@ -8,7 +8,19 @@ import pytest
 
 from salama.base.machine import CommandRefused
 from salama.bitcoin.tx import Tx, TxIn
-from salama.channel.events import Broadcast, ForgetChannel, FundingMade, PublishFunding, RequestFunding, WatchFunding
+from salama.channel.events import (
+    Broadcast,
+    CloseChannel,
+    ForceClose,
+    ForgetChannel,
+    FundingConfirmed,
+    FundingMade,
+    FundingSpent,
+    FundingUnconfirmed,
+    PublishFunding,
+    RequestFunding,
+    WatchFunding,
+)
 from salama.channel.held import is_held
 from salama.channel.state import Opening, Phase
 from salama.channel.step import resume, step
@@ -88,6 +100,36 @@ def test_what_nobody_can_publish_is_given_up(pair: Pair) -> None:
     assert any(isinstance(message, Error) for message in pair.alice.sent())
     assert pair.funding_tx is not None
     assert refusal(pair.alice, PublishFunding(pair.funding_tx)) == "not_held"
+
+
+@pytest.mark.parametrize("end", ["error", "shutdown", "by force"])
+def test_what_ended_before_it_was_published_can_be_given_up(pair: Pair, end: str) -> None:
+    """Else it would wait for ever for a funding that never comes: an opener forgets nothing by itself."""
+    alice = pair.alice
+    if end == "error":
+        alice.hears(Error(channel_id=alice.record.channel_id, data=b"never mind"))
+    elif end == "shutdown":
+        alice.does(CloseChannel(alice.record.params.closing_script))
+        pair.settle()
+    else:
+        alice.does(ForceClose("a person asked"))
+    assert alice.record.phase in (Phase.ON_CHAIN, Phase.NEGOTIATING)
+    pair.mines(5000)
+    assert alice.record.phase is not Phase.CLOSED
+    alice.does(ForgetChannel("the batch failed"))
+    assert alice.record.phase is Phase.CLOSED
+
+
+@pytest.mark.parametrize("seen", ["confirmed", "spent"])
+def test_what_ended_is_kept_once_the_chain_knows_it(pair: Pair, seen: str) -> None:
+    alice, tx = pair.alice, pair.funding_tx
+    assert tx is not None
+    alice.does(ForceClose("a person asked"))
+    alice.does(FundingConfirmed(tx, alice.env.height, 1))
+    if seen == "spent":
+        alice.does(FundingSpent(alice.broadcasts[-1], alice.env.height), FundingUnconfirmed())
+    assert refusal(alice, ForgetChannel("changed our mind")) == "funding_signed"
+    assert alice.record.phase is Phase.ON_CHAIN
 
 
 def test_what_may_be_published_is_never_given_up(pair: Pair) -> None:

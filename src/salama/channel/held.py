@@ -16,13 +16,18 @@ from salama.channel.state import Channel, ChannelRecord, Phase
 
 
 def is_held(record: ChannelRecord) -> bool:
-    """Whether we open this channel and nobody has the signed funding from us."""
+    """Whether we open this channel, and it waits for the signed funding to come from us."""
+    return record.phase is Phase.AWAITING_FUNDING and is_unpublished(record)
+
+
+def is_unpublished(record: ChannelRecord) -> bool:
+    """Whether nobody has the signed funding from us, nor the chain from anybody."""
     return (
-        record.phase is Phase.AWAITING_FUNDING
-        and record.params.is_opener
+        record.params.is_opener
         and not record.restored
         and record.funding.tx is None
         and record.funding.confirmation is None
+        and record.spend is None
     )
 
 
@@ -41,10 +46,10 @@ def publish_funding(channel: Channel, event: PublishFunding, env: ChannelEnv) ->
     return Transition(Channel(record, channel.link), effects)
 
 
-@on(ForgetChannel, phases=(Phase.AWAITING_FUNDING,))
+@on(ForgetChannel, phases=(Phase.AWAITING_FUNDING, Phase.SHUTTING_DOWN, Phase.NEGOTIATING, Phase.ON_CHAIN))
 def forget_held(channel: Channel, event: ForgetChannel, env: ChannelEnv) -> Transition[Channel]:
-    """Give a channel up whose funding nobody can publish."""
-    if not is_held(channel.record):
+    """Give a channel up whose funding nobody can publish, also if it was ended before that was decided."""
+    if not is_unpublished(channel.record):
         raise CommandRefused("funding_signed", "the funding may be published already", "close it instead")
     done = close_for_good(channel, event.reason)
     return Transition(done.state, (*done.effects, CommandAnswered("", event.reason)), done.rows)

@@ -22,7 +22,7 @@ from salama.bitcoin.script import witness_program
 from salama.bitcoin.tx import Tx, TxOut
 from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
 from salama.channel.events import ForgetChannel, FundingMade, PublishFunding
-from salama.channel.held import is_held
+from salama.channel.held import is_held, is_unpublished
 from salama.channel.state import ChannelRecord
 from salama.node.channels import Channels
 from salama.node.outside import Outside
@@ -275,7 +275,7 @@ class JointFunding:
         """Give up a channel whose funding is held, and nobody has published it. Raises CommandRefused."""
         actor = self._channels.by_id.get(channel_id)
         record = actor.record if actor is not None else None
-        if actor is None or record is None or not is_held(record):
+        if actor is None or record is None or not is_unpublished(record):
             raise CommandRefused("not_held", "The funding of this channel is not held back.", "Close it instead.")
         txid = record.funding.outpoint.txid
         try:
