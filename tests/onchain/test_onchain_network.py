@@ -115,7 +115,7 @@ def test_a_cheat_loses_everything(network: LocalNetwork) -> None:
     until("the penalty is offered", lambda: len(network.mempool()) >= 1)
     mine(network, 3, alice)
     until("the penalty is alice's", lambda: confirmed(alice) > before + 980_000)
-    assert {one["by_us"] for one in account(alice, "output_spent")} == {True}
+    assert {one["by_us"] for one in account(alice, "output_spent")} == {True}, account(alice, "output_spent")
     told = [line["text"] for line in alice.call("why", channel=channel_id)["lines"]]
     assert told[0].startswith("The channel was opened with")
     assert any(text.startswith("ATTENTION") and "revoked" in text for text in told)
