@@ -184,7 +184,7 @@ def held_record(channel_id: ChannelId, outpoint: OutPoint) -> Any:
     funding = SimpleNamespace(outpoint=outpoint, tx=None, confirmation=None)
     params = SimpleNamespace(is_opener=True)
     return SimpleNamespace(
-        channel_id=channel_id, funding=funding, active=(funding,), params=params, restored=False,
+        channel_id=channel_id, funding=funding, active=(funding,), params=params, restored=False, spend=None,
         phase=Phase.AWAITING_FUNDING,
     )  # fmt: skip
 
