@@ -267,8 +267,11 @@ def _red_without_fault(copy: Copy, tests: Sequence[str]) -> dict[str, str]:
         if ran.status == 0:
             break
         if ran.status == 1:
-            green = set(unnoticed(Patch("", "", tuple(left), ""), ran.output))
-            return bad | {test: "is red without the fault" for test in left if test not in green}
+            red = _red(left, ran)
+            # Once more: that a busy machine is too slow for a test is the matter of `make test`.
+            again = copy.test(red, 5 * SECONDS)
+            still = red if again.status not in (0, 1) else _red(red, again) if again.status else []
+            return bad | dict.fromkeys(still, "is red without the fault")
         missing = re.findall(
             r"^ERROR: (?:not found|file or directory not found): \S*?(tests/\S+)", ran.output, re.MULTILINE
         )
@@ -279,6 +282,11 @@ def _red_without_fault(copy: Copy, tests: Sequence[str]) -> dict[str, str]:
         # Nothing was run at all.
         bad |= found
     return bad
+
+
+def _red(tests: Sequence[str], ran: Ran) -> list[str]:
+    green = set(unnoticed(Patch("", "", tuple(tests), ""), ran.output))
+    return [test for test in tests if test not in green]
 
 
 def check(patches: Sequence[Patch]) -> int:
