@@ -98,6 +98,11 @@ def _number(groups: bytes) -> int:
     return int(groups.translate(_DIGIT_OF), 32)
 
 
+def number(groups: bytes) -> int:
+    """The big-endian number in 5-bit ``groups``; ValueError if one does not fit five bits."""
+    return _number(groups) if groups else 0
+
+
 def _expand(hrp: str) -> bytes:
     raw = hrp.encode("ascii")
     return bytes([byte >> 5 for byte in raw]) + b"\x00" + bytes([byte & 31 for byte in raw])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from salama.base.ids import NodeId, PaymentHash, ShortChannelId
@@ -51,6 +52,8 @@ _PUBKEY_HASH, _SCRIPT_HASH = 17, 18
 _P, _S, _D, _M, _N, _H, _X, _C, _F, _R, _FEATURES = 1, 16, 13, 27, 19, 23, 6, 24, 9, 3, 5
 
 _NO_FEATURES: Final = Features()
+_FEATURES_REMEMBERED: Final = 256
+"""Every invoice of one kind of node names the same ones."""
 
 Signer = Callable[[bytes], tuple[bytes, int]]
 """From a 32-byte digest to a compact signature and its recovery id."""
@@ -249,17 +252,22 @@ def _payee(parts: Parts, named: bytes | None) -> NodeId:
 
 def _features(fields: _Fields) -> Features:
     for groups in fields.all(_FEATURES):
-        _check_minimal(groups, "features")
-        value = number_of(groups)
-        features = Features.decode(value.to_bytes((value.bit_length() + 7) // 8, "big"))
-        unknown = features.unknown_even()
-        if unknown:
-            raise InvalidInvoice("unknown_required_feature", f"it requires the unknown feature {min(unknown)}")
-        missing = features.missing_dependencies()
-        if missing:
-            raise InvalidInvoice("missing_feature_dependency", "it offers a feature without another that this needs")
-        return features
+        return _features_of(groups)
     return _NO_FEATURES
+
+
+@lru_cache(maxsize=_FEATURES_REMEMBERED)
+def _features_of(groups: bytes) -> Features:
+    _check_minimal(groups, "features")
+    value = number_of(groups)
+    features = Features.decode(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+    unknown = features.unknown_even()
+    if unknown:
+        raise InvalidInvoice("unknown_required_feature", f"it requires the unknown feature {min(unknown)}")
+    missing = features.missing_dependencies()
+    if missing:
+        raise InvalidInvoice("missing_feature_dependency", "it offers a feature without another that this needs")
+    return features
 
 
 def _hint(groups: bytes) -> tuple[HintHop, ...]:

@@ -61,8 +61,10 @@ class Parts:
         return f"ln{self.prefix}{self.amount_text}"
 
     def _groups(self) -> bytes:
-        head = bytes(self.timestamp >> shift & 31 for shift in range(30, -1, -5))
-        return head + b"".join(bytes((t.type, len(t.groups) >> 5, len(t.groups) & 31)) + t.groups for t in self.tagged)
+        parts = [bytes([self.timestamp >> shift & 31 for shift in (30, 25, 20, 15, 10, 5, 0)])]
+        for kind, groups in self.tagged:
+            parts += (bytes((kind, len(groups) >> 5, len(groups) & 31)), groups)
+        return b"".join(parts)
 
     def signing_data(self) -> bytes:
         """What the signature covers: the prefix as text, then the groups packed and padded with zero bits."""
@@ -84,7 +86,7 @@ def unpack(data: bytes) -> bytes:
 
 def number_of(groups: bytes) -> int:
     """Big-endian number in 5-bit groups (at most 1023 of them)."""
-    return int.from_bytes(bech32.pack(groups, pad=True), "big") >> -5 * len(groups) % 8
+    return bech32.number(groups)
 
 
 def minimal(value: int) -> bytes:
