@@ -9,7 +9,7 @@ a peer keeps for us. An old one that nobody knows to be old says channel_reestab
 the moment in which the peer proves it (channel/reestablish.py:receive_reestablish), whatever else comes in that moment.
 Static backups hold no state that could be published (channel/backup.py:restored_channel).
 
-tests/node/test_old_snapshots.py puts old directories back under running nodes: four at each run, two hundred in the
+tests/node/test_old_snapshots.py puts old directories back under running nodes: three at each run, two hundred in the
 long run; the chain sees no commitment of theirs.
 
 Not covered: a peer that says an error in place of its channel_reestablish, or nothing until an HTLC's deadline: without
