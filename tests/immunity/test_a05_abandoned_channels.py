@@ -5,21 +5,25 @@ memory and disk.
 
 Defence: node/channels.py:Channels._retire forgets an opening at every end it may have;
 channel/confirming.py:block_arrived and block_arrived_after_close close what was never funded after two weeks, also if
-its peer failed it before.
+its peer failed it before; node/onchain.py:Onchain.channel_changed then lets go of what stands beside it.
 
 Not covered: a channel that got as far as both signatures leaves one row on disk when it is forgotten.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from immunity_world import Registry, Stranger, outpoint
 
 from salama.base.units import BlockHeight
 from salama.channel.events import BlockArrived
+from salama.node.onchain import Onchain
 from salama.storage import queries
 from salama.testing.graphs import unsigned_node_id
 from salama.testing.pair import START
@@ -80,6 +84,40 @@ def test_a_channel_that_its_peer_failed_before_it_was_funded_is_forgotten(tmp_pa
         await node.rests()
         assert not node.channels.by_id and not node.channels.watch.outpoints and not node.channels._claimed
         assert not node.journal.read_now(queries.open_channels)
+
+    Registry.run(tmp_path, story)
+
+
+def test_nothing_watches_a_channel_that_was_failed_and_never_funded(tmp_path: Path) -> None:
+    """What stands beside a failed channel, to bring its money home, goes with it: there is none."""
+
+    async def story(node: Registry) -> None:
+        tasks: Any = SimpleNamespace(create_task=asyncio.create_task)
+        channels, listener = node.channels, SimpleNamespace(handed_over=lambda _: None)
+        onchain = Onchain(
+            node.journal, channels.signer, lambda _: b"", node.wallet, channels, channels.broadcaster,
+            channels.broadcaster._backend, listener, tasks,
+        )  # fmt: skip
+        node.around.channel_changed = lambda channel, _: onchain.channel_changed(channel)
+        for n in range(3):
+            stranger = Stranger(n)
+            await node.opened(stranger, outpoint(n))
+            (actor,) = [a for a in node.unfunded if a.peer == stranger.node_id]
+            assert actor.record is not None
+            await node.hears(stranger, Error(channel_id=actor.record.channel_id, data=b"never mind"))
+            node.leaves(stranger)
+        await node.rests()
+        await onchain.settled()
+        assert len(onchain.by_id) == 3 and len(channels.broadcaster._waiting) == 3
+        channels.height = BlockHeight(int(START) + 2017)
+        for actor in list(channels.by_id.values()):
+            actor.tell(BlockArrived())
+        await node.rests()
+        await onchain.settled()
+        await asyncio.sleep(0)
+        assert not onchain.by_id and not onchain._watched and not onchain._outpoints
+        assert not channels.broadcaster._waiting, "nor is its commitment offered any more"
+        assert not node.wallet.state.leases
 
     Registry.run(tmp_path, story)
 

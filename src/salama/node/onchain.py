@@ -18,6 +18,7 @@ from salama.base.units import BlockHeight
 from salama.bitcoin.chain_events import BlockConnected, BlockDisconnected
 from salama.bitcoin.tx import Tx
 from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
+from salama.channel.commitments import local_commitment_tx
 from salama.channel.events import Broadcast, HtlcFailed, Origin, PreimageLearned, PublicEvent, ResolvedOnChain
 from salama.channel.spec import SpecHtlc, htlc_key
 from salama.channel.state import Channel, ChannelRecord, Phase
@@ -182,10 +183,22 @@ class Onchain:
         """A channel's record is on disk: it may have gone to the chain, or decided an HTLC there."""
         record = channel.record
         actor = self.by_id.get(record.channel_id)
-        if actor is not None:
+        if actor is not None and record.phase is Phase.CLOSED and record.spend is None:
+            self._let_go(actor, record)
+        elif actor is not None:
             actor.tell(RecordChanged(record))
         elif record.phase is Phase.ON_CHAIN:
             self._begin(record)
+
+    def _let_go(self, actor: OnchainActor, record: ChannelRecord) -> None:
+        """The channel was never funded, so that nothing of it will ever be on the chain (immunity A5)."""
+        for sweep in actor.state.record.sweeps:
+            self._wallet.dropped(sweep.tx)
+            if sweep.coins:
+                self._wallet.release(sweep.purpose)
+        if not record.stale:
+            self._broadcaster.forget(local_commitment_tx(record, record.funding, record.funding.local).tx.txid)
+        self._retire(actor)
 
     # --- the world of a turn ------------------------------------------------------------------------------------------
 
