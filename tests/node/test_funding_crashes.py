@@ -211,3 +211,24 @@ def test_a_peer_that_accepts_and_ends_an_opening_in_one_breath_holds_no_coins(tm
         other.on_say = two_minds
     bottle.play(open_one)
     assert bottle.world.chain.state.coins and not bottle.opened
+
+
+def test_a_funding_is_never_replaced_however_long_it_waits(tmp_path: Path) -> None:
+    """The coins of its PSBT are set aside for a block; two go by, and its owner wants it sooner."""
+    bottle = Bottle(tmp_path, 3)
+
+    async def late(node: Node, peers: list[str]) -> None:
+        await open_by_psbt(node, peers)
+        (channel,) = (actor.record for actor in node.channels.by_id.values() if actor.record is not None)
+        for _ in range(4):
+            bottle.world.chain.mine([])
+            await asyncio.sleep(2)
+        assert not node.wallet.state.leases
+        txid = channel.funding.outpoint.txid
+        with pytest.raises(CommandRefused, match="channel"):
+            await Methods(node).bumpfee(BumpFeeParams(txid=str(txid), feerate=5000, how="rbf"))
+        bumped = await Methods(node).bumpfee(BumpFeeParams(txid=str(txid), feerate=5000))
+        assert bumped.how == "cpfp"
+
+    bottle.play(late)
+    assert bottle.opened == 1

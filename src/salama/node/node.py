@@ -179,6 +179,7 @@ class Node:
             lambda: self.chain.height,
             outside,
             self.channels.fee_reserve,
+            self.channels.funds_channel,
         )
         self.joint = JointFunding(self.channels, self.wallet, self.backend, outside)
         self.psbts = Psbts(self.wallet, self.backend, self.spending, self.joint, config.network, outside)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId
+from salama.base.ids import BlockHash, ChannelId, NodeId, OutPoint, ShortChannelId, Txid
 from salama.base.machine import CommandRefused, Effect
 from salama.base.units import FeeratePerKw, Msat, Sat
 from salama.bitcoin.tx import TxOut
@@ -266,6 +266,12 @@ class Openings(ABC):
         """The opening, or the channel that became of it, whose funding ``funder`` makes."""
         everything = (*self._openings.values(), *self.by_id.values())
         return next((actor for actor in everything if actor.funder is funder), None)
+
+    def funds_channel(self, txid: Txid) -> bool:
+        """Whether a channel, or an opening that has named its funding, spends from this transaction."""
+        records = [state.draft if isinstance(state, Opening) else state.record for state in self.states()]
+        fundings = [funding for record in records if record is not None for funding in record.active]
+        return any(funding.outpoint.txid == txid for funding in fundings)
 
     def states(self) -> list[AnyChannel]:
         """Every channel, and every opening."""

@@ -45,10 +45,11 @@ class Spending:
         height: Callable[[], BlockHeight],
         outside: Outside,
         reserve: Callable[[], Sat] = lambda: Sat(0),
+        funds_channel: Callable[[Txid], bool] = lambda txid: False,
     ) -> None:
         self._wallet, self._backend, self._broadcaster = wallet, backend, broadcaster
         self._feerate, self._height, self._outside = feerate, height, outside
-        self._reserve = reserve
+        self._reserve, self._funds_channel = reserve, funds_channel
 
     async def withdraw(
         self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None, coins: tuple[OutPoint, ...] = ()
@@ -89,7 +90,9 @@ class Spending:
         """Make a transaction of ours confirm sooner. Raises CommandRefused; then the first one stands as it was."""
         purpose = self._purpose("bumpfee")
         old = self._wallet.state.recent.get(txid)
-        tx, made = await self._wallet.bump(txid, feerate, purpose, how, subtract, self._until())
+        tx, made = await self._wallet.bump(
+            txid, feerate, purpose, how, subtract, self._until(), funds_channel=self._funds_channel(txid)
+        )
         if made.replaces is None:
             await self._wallet.journal.commit([ExplainTransaction(tx.txid, "bump")])
         replaced = old.tx if old is not None and made.replaces is not None else None

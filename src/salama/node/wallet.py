@@ -125,9 +125,11 @@ class WalletActor(Actor[WalletState]):
         how: Literal["auto", "rbf", "cpfp"],
         subtract: bool,
         until: BlockHeight,
+        *,
+        funds_channel: bool = False,
     ) -> tuple[Tx, TransactionFunded]:
         """A signed transaction that makes ``txid`` confirm sooner, its coins leased. Raises CommandRefused."""
-        made: TransactionFunded = await self._ask(BumpFee(txid, feerate, purpose, how, subtract, until))
+        made: TransactionFunded = await self._ask(BumpFee(txid, feerate, purpose, how, subtract, until, funds_channel))
         return self.sign(made.funded, purpose), made
 
     def sign(self, funded: Funded, purpose: str) -> Tx:

@@ -49,6 +49,7 @@ def bump(
     subtract: bool,
     entropy: bytes,
     locktime: int,
+    funds_channel: bool = False,
 ) -> Bump:
     """The transaction that brings ``txid`` to ``feerate``.
 
@@ -61,7 +62,7 @@ def bump(
         raise CommandRefused("unknown_transaction", f"{txid} is no recent transaction of this wallet.")
     if one.height is not None:
         raise CommandRefused("already_confirmed", f"{txid} is in block {one.height}.")
-    obstacle = _obstacle(state, one)
+    obstacle = "it funds a channel" if funds_channel else _obstacle(state, one)
     if how == "rbf" and obstacle:
         raise CommandRefused("cannot_replace", f"{txid} cannot be replaced: {obstacle}.", "Let a child pay: cpfp.")
     if how == "cpfp" or obstacle:

@@ -97,6 +97,8 @@ class BumpFee(Event):
     how: Literal["auto", "rbf", "cpfp"] = "auto"
     subtract: bool = False
     until: BlockHeight | None = None
+    funds_channel: bool = False
+    """It must keep its txid, whoever holds its coins: the commitments of a channel spend from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,6 +364,7 @@ def _bump(state: WalletState, event: ev.BumpFee, env: ev.WalletEnv) -> Transitio
         subtract=event.subtract,
         entropy=env.entropy,
         locktime=int(env.height),
+        funds_channel=event.funds_channel,
     )
     if any(output.script == script for output in made.funded.tx.outputs):
         draft.use(change)
