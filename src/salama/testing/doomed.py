@@ -10,6 +10,7 @@ as if killed. Until then everything is written as ever, and what is safe is know
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import os
 import random
@@ -89,6 +90,7 @@ def run() -> None:
     parser.add_argument("--synchronous", choices=("FULL", "NORMAL", "OFF"))
     parser.add_argument("--moments", type=Path)
     options = parser.parse_args(sys.argv[1:split])
+    faulthandler.enable()
     disk = DoomedDisk(random.Random(options.seed), moment)
     sqlite_vfs.watch(disk)
     if options.synchronous:
