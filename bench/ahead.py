@@ -48,8 +48,8 @@ def _many(row: dict[str, Any], machine: dict[str, Any]) -> str:
         _throughput(row, machine, 2000)
         + " The payments in flight go to and fro as one batch, so that one node waits while the other works; two "
         "batches out of step would keep both at work, but each HTLC would then be signed once more for each batch that "
-        "passes it. The rest is Python: of the payer's time nearly a third goes into reading the invoice with its call, "
-        "as much into route and onion, and about an eighth each into the channel and into what is written. Half of "
+        "passes it. The rest is Python: nearly a third of the payer's time is reading the invoice with its call, "
+        "as much is route and onion, and about an eighth each the channel and what is written. Half of "
         "it would have to go into compiled code, or a node into several processes."
     )
 
