@@ -97,3 +97,24 @@ def test_fees_of_what_is_in_flight_never_fall(chain: Chain) -> None:
 def _spent(side: Side) -> set[object]:
     assert side.state is not None
     return {one.outpoint for done in side.state.record.confirmed for one in done.tx.inputs}
+
+
+def test_what_is_urgent_travels_alone_though_coins_come_one_by_one(chain: Chain) -> None:
+    """Timeouts of our commitment, which the wallet pays for: together while there is time, then each on its own."""
+    world = World.open(chain)
+    amounts = {n: 50_000 + n for n in range(4)}
+    expiry = chain.height + 4
+    offer_htlcs(world, amounts, expiry, DELTA)
+    alice = world.alice
+    world.bob.is_offline = True
+    commitment = world.force_close(alice)
+    mine_only(chain, commitment)
+    sizes: list[list[int]] = []
+    for _ in range(40):
+        mine_only(chain)
+        world.follow()
+        assert alice.state is not None
+        sizes.append(sorted(len(s.claims) for s in alice.state.record.sweeps if s.deadline is not None))
+    assert [4] in sizes and sizes[-1] == [1] * 4
+    world.run_until_over(alice)
+    assert alice.failed() == set(amounts)

@@ -31,7 +31,8 @@ from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.tx import TxOut
 from salama.node.onchain import Onchain
-from salama.onchain.events import CoinsLeased, LeaseCoins
+from salama.onchain.events import CoinsLeased, LeaseCoins, ReleaseCoins
+from salama.onchain.machine import turn
 from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 
@@ -84,7 +85,9 @@ def test_every_lease_ends_with_its_claim(chain: Chain) -> None:
         alice.restarts()
     assert alice.failed() == {0}
     world.run_until_over(alice)
-    assert not alice.leases
+    assert not alice.leases and alice.state is not None and alice.state.is_over
+    late = turn(alice.state, (CoinsLeased("claim too late", tuple(alice.coins[:1])),), alice.env())
+    assert late.effects == (ReleaseCoins("claim too late"),) and not late.state.offered
 
 
 def test_a_lease_whose_claim_a_crash_has_lost_is_given_back_at_the_start() -> None:

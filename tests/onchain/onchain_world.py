@@ -273,8 +273,11 @@ class Side:
                 self.is_over = True
             else:
                 assert isinstance(effect, DropClaim)
-        if more:
-            self.run(*more)
+        for event in more:
+            # As in a node: what is asked for is answered by itself, one after the other.
+            self.run(event)
+        if self.state.asked:
+            return
         using = {sweep.purpose for sweep in self.state.record.sweeps if sweep.coins}
         # Several channels may share a wallet.
         own = f"{CLAIM}{self.state.record.channel_id.hex()[:16]} "

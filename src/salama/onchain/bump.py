@@ -133,8 +133,11 @@ def plan(channel_name: str, claims: Sequence[Claim], sweeps: Sequence[Sweep], wo
             continue
         for one in mine:
             free.pop(one.outpoint, None)
-        if not _split(making, channel_name, sweep, mine, world):
+        is_split, wanted = _split(making, channel_name, sweep, mine, world)
+        if not is_split:
+            # First what the one in flight needs, then what would part it.
             _keep_or_bump(making, sweep, mine, world)
+            making.wanted += wanted
     for group in _groups(free.values(), world, outpoints_of(sweeps)):
         best = (int(s.feerate) for s in sweeps if any(one.outpoint in s.claims for one in group))
         floor = max((*best, *(world.floors.get(one.outpoint, 0) for one in group)), default=0)
@@ -173,8 +176,11 @@ def is_urgent(claim: Claim, height: int) -> bool:
     return claim.deadline is not None and claim.deadline - height < URGENT
 
 
-def _split(making: _Making, channel_name: str, sweep: Sweep, claims: Sequence[Claim], world: World) -> bool:
-    """Put a transaction for each urgent claim in the place of the one that holds them together; False if not.
+def _split(
+    making: _Making, channel_name: str, sweep: Sweep, claims: Sequence[Claim], world: World
+) -> tuple[bool, list[CoinsWanted]]:
+    """Put a transaction for each urgent claim in the place of the one that holds them together; False if not, and which
+    coins are missing for it.
 
     All of them or none: while coins for some are missing, the one in flight is better than nothing. Only the piece with
     the most to win outbids the whole: when relays have taken it, nothing is in the way of the others. If it cannot, or
@@ -182,23 +188,22 @@ def _split(making: _Making, channel_name: str, sweep: Sweep, claims: Sequence[Cl
     have needs no outbidding.
     """
     if len(claims) < 2 or not any(is_urgent(one, int(world.height)) for one in claims):
-        return False
+        return False, []
     pieces = sorted(_groups(claims, world), key=lambda group: -budget_of(group, world))
     trial = _Making()
     for number, group in enumerate(pieces):
         rivals = [sweep] if number == 0 and not sweep.refused else []
         # A lease of its own: the one of the whole holds until its transaction is replaced.
         _make(trial, f"{_purpose(channel_name, group)} alone", group, rivals, int(sweep.feerate), world)
-    making.wanted += trial.wanted
     drafted = sum(len(draft.claims) for draft in trial.drafts)
     is_first_made = bool(trial.drafts) and set(trial.drafts[0].claims) <= set(pieces[0])
     if drafted + len(trial.uneconomic) < len(claims) or not is_first_made:
-        return False
+        return False, trial.wanted
     if sum(int(draft.sweep.fee) for draft in trial.drafts) > budget_of(claims, world):
-        return False
+        return False, []
     making.drafts += trial.drafts
     making.uneconomic += trial.uneconomic
-    return True
+    return True, []
 
 
 def is_about_fees(reason: str) -> bool:

@@ -9,7 +9,7 @@ becomes of those that we offered. Every event may come twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,7 +58,6 @@ from salama.onchain.resolve import (
 from salama.onchain.signing import OweClaim, PublishClaim, place
 from salama.onchain.state import Confirmed, OnchainRecord, OnchainState, Rival
 from salama.onchain.stress import commitment_to_confirm, stake_of
-from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 from salama.wallet.selection import fee_for
 
@@ -86,7 +85,6 @@ def new_state(channel: ChannelRecord, record: OnchainRecord | None = None) -> On
 def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Transition[OnchainState]:
     """Apply ``events``, then work everything out again. Nothing that a block holds makes it raise."""
     old = state
-    offered: dict[str, tuple[Coin, ...]] = {}
     rows: list[Row] = []
     for event in events:
         match event:
@@ -99,26 +97,29 @@ def turn(state: OnchainState, events: Sequence[Event], env: OnchainEnv) -> Trans
             case SpendSeen(tx):
                 state = _with_rival(_with_preimages(state, tx, rows), tx, env.height)
             case CoinsLeased(purpose, coins):
-                offered[purpose] = coins
+                state = replace(state, asked=state.asked - {purpose}, offered={**state.offered, purpose: coins})
             case ClaimRefused(txid, reason):
                 state = replace(state, record=_with_refusal(state.record, txid, reason))
             case CoinsMissing(purpose, reason):
+                state = replace(state, asked=state.asked - {purpose})
                 state = account.note(state, rows, f"no coins {purpose}", account.no_coins(state, purpose, reason))
             case Woken():
                 pass
             case _:
                 raise TypeError(f"onchain does not know {type(event).__name__}")
     if state.is_over:
-        return Transition(state, (), tuple(rows))
+        late = tuple(ReleaseCoins(purpose) for purpose in sorted(state.offered))
+        return Transition(replace(state, offered={}), late, tuple(rows))
     if all(isinstance(event, ClaimRefused) for event in events) and state.record.alone == old.record.alone:
         # Offered again at the next block: asking at once would be answered alike.
         return Transition(state, (), tuple(rows))
     again = any(isinstance(event, BlockSeen | BlockUndone | Woken) for event in events)
-    done = _settle(state, rows, offered, env, again)
+    done = _settle(state, rows, env, again)
     if all(isinstance(event, CoinsLeased | CoinsMissing) for event in events):
         # The wallet has just been asked: it is asked again when something else has happened.
         return replace(done, effects=tuple(e for e in done.effects if not isinstance(e, LeaseCoins)))
-    return done
+    asked = done.state.asked | {effect.purpose for effect in done.effects if isinstance(effect, LeaseCoins)}
+    return done if asked == done.state.asked else replace(done, state=replace(done.state, asked=asked))
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
@@ -216,9 +217,7 @@ def follow(tx: Tx, watched_outpoints: set[OutPoint], fundings: set[OutPoint]) ->
 # --- working everything out ------------------------------------------------------------------------------------------
 
 
-def _settle(
-    state: OnchainState, rows: list[Row], offered: dict[str, tuple[Coin, ...]], env: OnchainEnv, again: bool
-) -> Transition[OnchainState]:
+def _settle(state: OnchainState, rows: list[Row], env: OnchainEnv, again: bool) -> Transition[OnchainState]:
     close, closed_at = close_of(state, env.htlcs_at)
     facts = Facts(
         env.height, close, closed_at, state.record.confirmed, env.upstream, fail_back_depth=env.fail_back_depth
@@ -231,7 +230,7 @@ def _settle(
         state = account.note_locked(state, rows, found)
     for outcome in found.outcomes:
         state = _hand_over(state, outcome, rows)
-    state, too_dear = _claim(state, rows, effects, found, close, offered, env, again)
+    state, too_dear = _claim(state, rows, effects, found, close, env, again)
     if close is not None and _is_over(state, found, facts, env.irrevocable_depth, too_dear):
         state = replace(state, is_over=True)
         rows.append(account.over(state, close))
@@ -266,7 +265,6 @@ def _claim(
     effects: list[Effect],
     found: Resolution,
     close: Close | None,
-    offered: dict[str, tuple[Coin, ...]],
     env: OnchainEnv,
     again: bool,
 ) -> tuple[OnchainState, frozenset[OutPoint]]:
@@ -286,7 +284,7 @@ def _claim(
         env.height,
         env.feerate,
         channel.params.closing_script,
-        offered,
+        state.offered,
         parent,
         stake,
         at_risk,
@@ -297,7 +295,10 @@ def _claim(
     done = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid in confirmed)
     flying = tuple(sweep for sweep in state.record.sweeps if sweep.tx.txid not in confirmed)
     made = plan(channel.channel_id.hex()[:16], claims, flying, world)
-    _carry_out(state, rows, effects, made, offered, again)
+    _carry_out(state, rows, effects, made, again)
+    used = {draft.sweep.purpose for draft in made.drafts}
+    offered = {purpose: coins for purpose, coins in state.offered.items() if state.asked and purpose not in used}
+    state = state if offered == state.offered else replace(state, offered=offered)
     floors = floors_after(state.floors, claims, (*flying, *(draft.sweep for draft in made.drafts)))
     state = state if floors == state.floors else replace(state, floors=floors)
     for claim in made.uneconomic:
@@ -351,13 +352,12 @@ def _deadline_of(htlc: Htlc, env: OnchainEnv) -> int | None:
     return None if upstream is None else max(expiry + 1, upstream - FAIL_BACK_DEPTH - URGENT)
 
 
-def _carry_out(
-    state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, offered: Iterable[str], again: bool
-) -> None:
+def _carry_out(state: OnchainState, rows: list[Row], effects: list[Effect], made: Plan, again: bool) -> None:
     """The plan as effects; coins of what is given up are freed unless the plan uses them again, and coins that were
-    ``offered`` for nothing at once (immunity C24)."""
+    offered for nothing as soon as the wallet has answered everything (immunity C24)."""
     purposes = {s.purpose for s in made.kept} | {d.sweep.purpose for d in made.drafts}
-    effects += [ReleaseCoins(purpose) for purpose in sorted(set(offered) - purposes)]
+    if not state.asked:
+        effects += [ReleaseCoins(purpose) for purpose in sorted(set(state.offered) - purposes)]
     purposes |= {w.purpose for w in made.wanted}
     replaced = {i.outpoint for d in made.drafts for i in d.sweep.tx.inputs}
     for sweep in made.dropped:

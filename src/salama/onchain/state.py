@@ -81,5 +81,9 @@ class OnchainState:
     """Never on disk: who needs it is told again."""
     floors: Mapping[OutPoint, int] = field(default_factory=dict)
     """Rates that outputs were claimed at (``bump.floors_after``); a restart knows those of what is in flight."""
+    asked: frozenset[str] = frozenset()
+    """Purposes for which the wallet is being asked for coins; never on disk, like ``offered``."""
+    offered: Mapping[str, tuple[Coin, ...]] = field(default_factory=dict)
+    """What it gave, and no transaction uses yet: answers come one by one, and some plans need several of them."""
     is_over: bool = False
     """Nothing is left that any reorganisation of ``irrevocable_depth`` blocks could change."""
