@@ -222,7 +222,8 @@ class Chain:
             raise AssertionError("bitcoind ended by itself")
         try:
             self.call("getblockcount")
-        except (OSError, RpcFailed):
+        except (OSError, RpcFailed, http.client.HTTPException, ValueError):
+            # Also one that was killed: it left a cookie that its successor refuses until it has written its own.
             return False
         return True
 
