@@ -112,7 +112,7 @@ def test_a_rehearsal_of_closing_by_force(trio: Trio) -> None:
     assert (told["feerate_per_kw"], told["missing_msat"], told["can_close_all"]) == (50_000, 0, True)
     assert len(told["channels"]) == 2 and 0 < told["from_wallet_msat"] < told["fees_msat"] < told["available_msat"]
     far = trio.bob.call("stress", feerate=2_000)
-    assert far["uneconomic_msat"] > 0 and "not worth" in far["answer"]
+    assert far["uneconomic_msat"] > 0 and not far["can_close_all"] and "would offer half" in far["answer"]
     assert refusal(trio.bob, "stress", feerate=0)
 
 
