@@ -1,5 +1,6 @@
 # Everything a developer runs. `make demo` and `make test` set up .venv by themselves.
-.PHONY: demo sim test soak interop bench bench-quick check sabotage lock clean help
+.PHONY: demo sim test soak interop bench bench-quick check sabotage pages lock clean help
+PAGES := coverage immunity sabotage states
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
@@ -27,16 +28,20 @@ bench: dev       ## how fast it is: docs/benchmarks.md and bench/results.json
 bench-quick: dev ## the same in about a minute, with fewer payments
 	@$(BIN)/python -m bench --quick $(ARGS)
 
-check: dev       ## format, lint, types, import contract, deliberate faults that still apply
+check: dev       ## format, lint, types, import contract, fresh pages, deliberate faults that still apply
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@scripts/check_hosts
 	@$(BIN)/python -m tests.sabotage.run --check
+	@for page in $(PAGES); do $(BIN)/python scripts/$${page}_page.py --check || exit 1; done
 
 sabotage: dev    ## every deliberate fault must turn a test red
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)
+
+pages: dev       ## write the pages that are made from the code: what is covered, immune, sabotaged; the states
+	@for page in $(PAGES); do $(BIN)/python scripts/$${page}_page.py || exit 1; done
 
 lock: dev        ## renew the lock files
 	@$(BIN)/python -m pip install --quiet uv
