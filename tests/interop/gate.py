@@ -21,7 +21,7 @@ from interop_bench import Chain
 from salama.bitcoin.tx import Tx
 
 ALREADY = ("txn-already", "Transaction already in block chain", "Transaction outputs already in utxo set", "txn-same")
-GONE = "bad-txns-inputs-missingorspent"
+GONE = ("bad-txns-inputs-missingorspent", "missing-inputs")
 TOO_CHEAP = "insufficient fee, rejecting replacement"
 PUSH = 10_000_000
 """Satoshis by which a transaction is favoured to see whether anything but its fee is wrong with it."""
@@ -181,7 +181,10 @@ class Gate(Chain):
             self.call("prioritisetransaction", str(tx.txid), 0, PUSH)
             (found,) = self.call("testmempoolaccept", [raw])
             self.call("prioritisetransaction", str(tx.txid), 0, -PUSH)
-            return bool(found["allowed"] and round(found["fees"]["base"] * 100_000_000) >= found["vsize"])
+            if found["allowed"]:
+                return bool(round(found["fees"]["base"] * 100_000_000) >= found["vsize"])
+            # A block with the other one came in between.
+            complaint = str(found["reject-reason"])
         return complaint.startswith(GONE)
 
     @staticmethod
