@@ -117,6 +117,12 @@ def test_several_channels_by_one_transaction(network: LocalNetwork) -> None:
     after = alice.call("balance")
     paid = on_chain(before) - on_chain(after)
     assert 900_000_000 < paid < 905_000_000
+    # They differ only at the end of their ids, and tables show beginning and end.
+    assert len({one[:16] for one in new}) == 1
+    assert {alice.call("why", channel=f"{one[:8]}…{one[-4:]}")["channel_id"] for one in new} == new
+    (one, *_) = new
+    for unclear in (one[:16], f"{one[:7]}…{one[-4:]}", f"{one[:8]}…0000"):
+        assert code_of(alice, "why", channel=unclear) == "unknown_channel"
 
 
 def test_all_of_a_batch_or_none(network: LocalNetwork) -> None:

@@ -148,6 +148,7 @@ METHODS: tuple[Method, ...] = (
         Channels,
         aliases=("listchannels", "list_channels", "listpeerchannels"),
         columns=(
+            "channel_id",
             "short_channel_id",
             "peer",
             "state",
@@ -156,7 +157,6 @@ METHODS: tuple[Method, ...] = (
             "ours_msat",
             "can_send_msat",
             "can_receive_msat",
-            "channel_id",
         ),
     ),
     Method(

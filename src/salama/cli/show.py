@@ -101,7 +101,7 @@ def _text(name: str, value: Any, *, in_short: bool = False) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if value else "-"
     # Aliases and descriptions come from strangers: no control characters reach the terminal.
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return _short(text) if in_short else text
+    return _short(name, text) if in_short else text
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -109,10 +109,12 @@ def _joined(parts: Sequence[str]) -> str:
     return ("\n" if any(" " in part for part in parts) else ", ").join(parts)
 
 
-def _short(text: str) -> str:
+def _short(name: str, text: str) -> str:
     """Hashes and keys by their first digits, also those in the name of an outpoint or an account."""
     if len(text) < 64 or " " in text:
         return text
+    if name == "channel_id":
+        return f"{text[:8]}…{text[-4:]}"  # channels of one transaction differ only at the end
     parts = [f"{part[:10]}…" if len(part) >= 64 else part for part in text.split(":")]
     return ":".join(parts) if any(part.endswith("…") for part in parts) else f"{text[:10]}…"
 

@@ -396,16 +396,20 @@ class Channels(Openings):
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def by_name(self, name: str) -> ChannelActor:
-        """The channel that a person names: by id, short channel id, alias or outpoint. Raises CommandRefused."""
+        """The channel that a person names: by short channel id, alias, outpoint, id, or at least eight digits of its
+        beginning, also with an end as tables show it. Raises CommandRefused.
+        """
         found: set[ChannelActor] = set()
+        head, _, tail = name.partition("…")
         for actor in self.by_id.values():
             record = actor.record
             if record is not None:
                 names = {str(record.channel_id), str(record.funding.outpoint), *map(str, scids_of(record))}
-                if name in names or (len(name) >= 8 and str(record.channel_id).startswith(name)):
+                channel_id = str(record.channel_id)
+                if name in names or (len(head) >= 8 and channel_id.startswith(head) and channel_id.endswith(tail)):
                     found.add(actor)
         if len(found) != 1:
-            problem = "is the beginning of several channels" if found else "is no channel of ours"
+            problem = "names several channels" if found else "is no channel of ours"
             raise CommandRefused("unknown_channel", f"{name[:80]!r} {problem}.", "`salama channels` lists them.")
         return found.pop()
 
