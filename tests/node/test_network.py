@@ -433,8 +433,8 @@ def test_a_channel_is_closed_by_agreement(trio: Trio) -> None:
 def test_a_channel_is_closed_by_force(trio: Trio) -> None:
     alice, bob = trio.alice, trio.bob
     closed = alice.call("close", channel=alice.channel(bob)["channel_id"], force=True)
-    assert closed["closing_txid"] in trio.network.mempool()
     assert closed["state"] == "on_chain"
+    until("it is offered", lambda: closed["closing_txid"] in trio.network.mempool())
     trio.network.mine(1)
     until("bob has seen it", lambda: bob.channel(alice)["closing_txid"] == closed["closing_txid"])
     assert bob.channel(alice)["state"] == "on_chain"
