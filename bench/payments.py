@@ -16,7 +16,7 @@ from salama.testing.network import LocalNetwork, LocalNode
 LIMITS: Final = ("max_accepted_htlcs=483", "max_dust_exposure=5000000000")
 """Beyond the default policy, because a hundred payments are in flight; printed with the results."""
 SETTINGS: Final = ("log_level=info", "poll_seconds=0.5", *LIMITS)
-CAPACITY: Final = "6btc"
+CAPACITY: Final = "8btc"
 """Enough for every payment of a set to go the same way."""
 NON_DUST: Final = "10000sat"
 DUST: Final = "1sat"

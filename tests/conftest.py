@@ -1,11 +1,16 @@
-"""For all tests: byte code for their processes, and a share of the long ones (``SALAMA_SHARE=3/40``: every fortieth of
-them, beginning with the third)."""
+"""For all tests: no clock judges a property, byte code for their processes, and a share of the long ones
+(``SALAMA_SHARE=3/40``: every fortieth of them, beginning with the third)."""
 
 import os
 import sys
 
 import pytest
 from bench.compiled import compile_sources
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault of what is tested; tests of speed say so themselves.
+settings.register_profile("salama", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("salama")
 
 
 def pytest_configure(config: pytest.Config) -> None:

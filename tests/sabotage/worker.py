@@ -21,11 +21,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 PROFILE: Final = "sabotage"
 # The same examples each time, or a fault would be noticed today and not tomorrow; and nobody reads the smallest one.
-settings.register_profile(PROFILE, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+# And a busy machine must not look like a fault that was noticed.
+settings.register_profile(
+    PROFILE,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 ARGUMENTS: Final = ("-rfE", "--tb=line", "--assert=plain", "-p", "no:randomly", f"--hypothesis-profile={PROFILE}")
 LOOK_SECONDS: Final = 0.01
 
