@@ -1,7 +1,7 @@
 """The wallet as a machine: blocks, reorgs, conflicts, leases, addresses."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wallet_world import (
     EMPTY,
@@ -378,6 +378,7 @@ class Model:
         self.state = EMPTY
         self.chain: list[list[Tx]] = []
         self.known: dict[Txid, Tx] = {}
+        self.coinbases: set[Txid] = set()
         self.height = 0
 
     def feed(self, event):
@@ -407,7 +408,8 @@ class Model:
             for tx in self.known.values():
                 if tx.txid in included or any(i.outpoint in spent for i in tx.inputs):
                     continue
-                if any(i.outpoint.txid in self.known and i.outpoint.txid not in included for i in tx.inputs):
+                made_here = self.known.keys() | self.coinbases
+                if any(i.outpoint.txid in made_here and i.outpoint.txid not in included for i in tx.inputs):
                     continue
                 chosen.append(tx)
                 included.add(tx.txid)
@@ -419,6 +421,7 @@ class Model:
         self.height += 1
         event = block(self.height, *txs, miner=miner)
         self.chain.append(list(event.block.txs))
+        self.coinbases.update(tx.txid for tx in event.block.txs if tx.is_coinbase)
         self.feed(event)
 
     def disconnect(self):
@@ -454,6 +457,8 @@ actions = st.lists(
 
 @given(actions)
 @settings(max_examples=120, deadline=None)
+@example([("mine", 0), ("mine", 0), ("spend", 0), ("reorg", 0), ("reorg", 0), ("mine", 0), ("mine", 0)])
+@example([("pay", 0), ("pay", 0), ("mine", 0), ("spend", 0), ("rival", 128), ("mine", 0)])
 def test_after_any_history_the_wallet_owns_what_the_best_chain_says(history):
     model = Model()
     for action, number in history:
@@ -472,7 +477,9 @@ def test_after_any_history_the_wallet_owns_what_the_best_chain_says(history):
             model.feed(TxSeen(tx))
         elif action == "rival" and known:
             loser = known[number % len(known)]
-            tx = payment((STRANGER, ours())[number % 2], 20_000, spends=[loser.inputs[0].outpoint])
+            coin = model.state.coins.get(loser.inputs[0].outpoint)
+            amount = 20_000 if coin is None else int(coin.value) - 100
+            tx = payment((STRANGER, ours())[number % 2], amount, spends=[loser.inputs[0].outpoint])
             model.known = {tx.txid: tx, **model.known} if number % 3 else {**model.known, tx.txid: tx}
         elif action == "see" and known:
             # A mempool accepts nothing that the chain has spent; the wallet need only know of spends that concern it.
@@ -501,3 +508,12 @@ def test_a_replay_from_an_earlier_block_ends_in_the_same_wallet(indexes):
     events = [*old, *[undo(n) for n in range(len(indexes), 0, -1)], *new]
     once = play(EMPTY, *events)
     assert play(once, *events) == once
+
+
+def test_a_block_that_pays_out_more_than_it_spends_stops_nobody():
+    """Only a back-end that is wrong says so; the wallet books what it sees and names no fee."""
+    deposit = payment(ours(), 10_000)
+    state = play(EMPTY, block(3, deposit))
+    impossible = payment(STRANGER, 20_000, spends=[deposit.outpoint(1)])
+    (row,) = step(state, block(4, impossible), env()).rows
+    assert (row.spent, row.fee) == (Sat(10_000), None)

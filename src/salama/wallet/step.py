@@ -182,7 +182,9 @@ def _confirmed(draft: _Draft, txid: Txid, height: BlockHeight) -> Row:
     one = draft.recent[txid]
     spent = Sat.total(draft.coins[o].value for o in one.spends if o in draft.coins)
     received = Sat.total(coin.value for coin in one.coins)
-    fee = None if one.tx is None else spent - Sat.total(out.value for out in one.tx.outputs)
+    paid = spent if one.tx is None else Sat.total(out.value for out in one.tx.outputs)
+    # Paying more than is spent is no transaction at all: a back-end that says so is wrong, but stops nobody here.
+    fee = None if one.tx is None or paid > spent else spent - paid
     return ev.WalletTxConfirmed(txid, height, received, spent, fee)
 
 
