@@ -433,10 +433,12 @@ def test_a_channel_is_closed_by_agreement(trio: Trio) -> None:
 def test_a_channel_is_closed_by_force(trio: Trio) -> None:
     alice, bob = trio.alice, trio.bob
     closed = alice.call("close", channel=alice.channel(bob)["channel_id"], force=True)
-    assert closed["state"] == "on_chain"
-    until("it is offered", lambda: closed["closing_txid"] in trio.network.mempool())
+    assert closed["state"] == "on_chain" and len(closed["closing_txid"]) == 64
+    # Bob hears of it at once and may be the first to offer his own commitment.
+    offered = until("a commitment is offered", trio.network.mempool)
     trio.network.mine(1)
-    until("bob has seen it", lambda: bob.channel(alice)["closing_txid"] == closed["closing_txid"])
-    assert bob.channel(alice)["state"] == "on_chain"
+    until("bob has seen it", lambda: bob.channel(alice)["closing_txid"] in offered)
+    until("alice has, too", lambda: alice.channel(bob)["closing_txid"] == bob.channel(alice)["closing_txid"])
+    assert alice.channel(bob)["state"] == bob.channel(alice)["state"] == "on_chain"
     paid = alice.pays(bob, "1sat", timeout=1)
     assert (paid["status"], paid["preimage"]) == ("failed", "")
