@@ -45,7 +45,7 @@ def test_many_payments_at_once_share_their_syncs(pair: list[LocalNode]) -> None:
         assert each(one, name, "syncs") <= 0.5
         assert each(one, name, "statements") <= 10
         assert each(one, name, "signatures") <= 6
-    # 1,700 and 750 in long runs (row h of the benchmarks); a busy machine signs more often, for fewer payments each time.
+    # 1,700 and 750 in long runs (row h of the benchmarks); a busy machine signs more often, for fewer payments.
     assert one.database["alice"] / one.paid <= 2_600
     assert one.database["bob"] / one.paid <= 1_400
 
