@@ -28,6 +28,7 @@ from salama.storage.backup import (
     BackupKey,
     BackupNotWritten,
     BackupUnusable,
+    OtherWords,
     StaticBackup,
     read_backup,
     write_backup,
@@ -101,7 +102,7 @@ class Backups:
         self._node_id, self._chain_hash = node_id, BlockHash(config.network.chain_hash)
         self._wallet, self._records, self._announced, self._outside = wallet, records, announced, outside
         self._lock = asyncio.Lock()
-        self.generation = _number(journal, GENERATION)
+        self.generation = journal.read_now(lambda db: queries.number(db, GENERATION))
 
     def check(self) -> None:
         """Before anything else: no backup may know more than the database. Raises DatabaseBehind; CommandRefused for
@@ -112,15 +113,12 @@ class Backups:
                 found = read_backup(path, self.key)
             except FileNotFoundError:
                 continue
-            except BackupUnusable as unusable:
-                if "other words" in unusable.reason:
-                    raise CommandRefused(
-                        "foreign_backup", f"{path}: {unusable.reason}.", "Move it away: it would be overwritten."
-                    ) from None
-                log.error("%s: %s", path, unusable.reason)
-                continue
-            except OSError as fault:
-                log.error("%s: %s", path, fault.strerror or fault)
+            except OtherWords as foreign:
+                raise CommandRefused(
+                    "foreign_backup", f"{path}: {foreign.reason}.", "Move it away: it would be overwritten."
+                ) from None
+            except (BackupUnusable, OSError) as fault:
+                log.error("%s: %s", path, fault)
                 continue
             if found.generation > self.generation:
                 raise DatabaseBehind(str(path), found.generation, self.generation)
@@ -185,7 +183,7 @@ class Backups:
             made_at=int(self._outside.now()),
             node_id=self._node_id,
             chain_hash=self._chain_hash,
-            birthday=BlockHeight(_number(self.journal, BIRTHDAY)),
+            birthday=BlockHeight(self.journal.read_now(lambda db: queries.number(db, BIRTHDAY))),
             branches=self._branches(channels),
             channels=channels,
         )
@@ -195,7 +193,3 @@ class Backups:
         if self.latest is not None and {c.channel_id for c in channels} <= {c.channel_id for c in self.latest.channels}:
             return self.latest.branches
         return {name: branch.next_index for name, branch in sorted(self._wallet().branches.items())}
-
-
-def _number(journal: Journal, name: str) -> int:
-    return int.from_bytes(journal.read_now(lambda db: queries.key_value(db, name)) or b"", "big")

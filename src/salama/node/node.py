@@ -158,7 +158,7 @@ class Node:
             longest_silence=config.network.longest_silence,
             clock=outside.now,
         )
-        key_index = journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX))
+        key_index = journal.read_now(lambda db: queries.number(db, NEXT_KEY_INDEX))
         self.channels = Channels(
             journal,
             self.signer,
@@ -167,7 +167,7 @@ class Node:
             config.policy,
             features_of(config.policy),
             BlockHash(config.network.chain_hash),
-            int.from_bytes(key_index or b"", "big"),
+            key_index,
             tasks,
             outside,
         )

@@ -117,8 +117,9 @@ async def prepare(
     if journal.read_now(lambda db: queries.key_value(db, NEXT_KEY_INDEX)) is None:
         first_key = FIRST_NEW_KEY + below(FIRST_NEW_KEY - (1 << 24))
         writes.append(PutKeyValue(NEXT_KEY_INDEX, first_key.to_bytes(8, "big")))
+    reached = journal.read_now(lambda db: queries.number(db, GENERATION))
     if backup is None:
-        ahead = _number(journal, GENERATION) + NEW_LIFE
+        ahead = reached + NEW_LIFE
         writes += [PutKeyValue(GENERATION, ahead.to_bytes(8, "big")), PutKeyValue(RECOVERING, b"")]
         await journal.commit(writes)
         return Restored(0, Sat(0), BlockHeight(0))
@@ -143,7 +144,7 @@ async def prepare(
             f"The chain back-end does not know block {scan_from - 1}.",
             "Wait until it has caught up, then recover again.",
         )
-    generation = max(_number(journal, GENERATION), backup.generation) + NEW_LIFE
+    generation = max(reached, backup.generation) + NEW_LIFE
     writes += [
         PutWallet(_reaching(wallet, backup)),
         PutKeyValue(TIP, (scan_from - 1).to_bytes(4, "big") + bytes(found)),
@@ -195,10 +196,6 @@ def _reaching(wallet: WalletState, backup: StaticBackup) -> WalletState:
         frozen=wallet.frozen,
         labels=wallet.labels,
     )
-
-
-def _number(journal: Journal, name: str) -> int:
-    return int.from_bytes(journal.read_now(lambda db: queries.key_value(db, name)) or b"", "big")
 
 
 # --- how far it is ---------------------------------------------------------------------------------------------------

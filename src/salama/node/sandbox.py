@@ -128,7 +128,7 @@ def _behind(path: Path, backup: StaticBackup) -> Iterable[str]:
     database = open_reader(path)
     try:
         records = queries.open_channels(database)
-        generation = int.from_bytes(queries.key_value(database, GENERATION) or b"", "big")
+        generation = queries.number(database, GENERATION)
     except sqlite3.Error as fault:
         return [f"{path} cannot be read to compare: {fault}."]
     finally:

@@ -53,6 +53,13 @@ class BackupUnusable(StorageFault):
         super().__init__(f"this backup cannot be used: {reason}")
 
 
+class OtherWords(BackupUnusable):
+    """A backup, but not of this seed, as far as its first bytes tell."""
+
+    def __init__(self) -> None:
+        super().__init__("it was made with other words, or its first bytes are damaged")
+
+
 class BackupNotWritten(StorageFault):
     """A channel may not go on while nothing but one disk knows of it."""
 
@@ -137,7 +144,7 @@ class BackupKey:
             raise BackupUnusable(f"it is of version {data[len(_MAGIC)]}, this Salama knows version {_VERSION}")
         header, salt = data[:_BODY_AT], data[_SALT_AT:_BODY_AT]
         if header[_FINGERPRINT_AT:_SALT_AT] != self.fingerprint:
-            raise BackupUnusable("it was made with other words, or its first bytes are damaged")
+            raise OtherWords
         try:
             plain = ciphers.open_sealed(self._key(salt), 0, header, data[_BODY_AT:])
         except ciphers.AuthenticationFailed:

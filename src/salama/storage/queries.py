@@ -307,6 +307,11 @@ def key_value(connection: sqlite3.Connection, key: str) -> bytes | None:
     return None if row is None else row[0]
 
 
+def number(connection: sqlite3.Connection, key: str) -> int:
+    """What was put as big-endian bytes; 0 before."""
+    return int.from_bytes(key_value(connection, key) or b"", "big")
+
+
 # --- peer storage ---------------------------------------------------------------------------------------------------
 
 
