@@ -1,8 +1,8 @@
 """Writes golden databases of the schema that the code has: ``python tests/storage/make_golden_database.py``.
 
-Two nodes that share a channel with a past and with HTLCs under way, each with a row of every other kind. Run it before
-a new migration, with the code that does not have it yet, so that each schema that anybody may have on disk stays under
-test; what it wrote for earlier ones is never made again.
+Two nodes that share a channel with a past and with HTLCs under way, each with a row of every other kind. Run it with
+every new migration, so that each schema that anybody may have on disk stays under test; what it wrote for earlier ones
+is never made again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,20 @@ from salama.channel.events import FailHtlc, SettleHtlc
 from salama.channel.state import ChannelRecord
 from salama.payments.records import ForwardStatus, PutForward, PutInvoice, PutPayment
 from salama.signer.wallet import WalletKeys
-from salama.storage import writes
 from salama.storage.database import DATABASE_NAME
 from salama.storage.journal import Journal
 from salama.storage.schema import SCHEMA_VERSION
-from salama.storage.writes import PutChannel, PutGossip, PutKeyValue, PutPeer, PutWallet, RememberOnion
+from salama.storage.tables import GIVEN_BACKUPS, KEPT_BLOBS
+from salama.storage.writes import (
+    BeginLedger,
+    PutChannel,
+    PutGossip,
+    PutKeyValue,
+    PutPeer,
+    PutRecord,
+    PutWallet,
+    RememberOnion,
+)
 from salama.testing.pair import End, Pair, preimage_of
 from salama.wallet.coins import new_wallet
 
@@ -49,6 +58,8 @@ def others(journal: Journal) -> None:
     journal.commit_now([PutGossip(256, b"key", b"message"), PutKeyValue("chain.tip", bytes(36))])
     journal.commit_now([RememberOnion(b"\x51" * 32, channel_id(1), 4, CltvExpiry(800_500))])
     journal.commit_now([PutWallet(new_wallet(WalletKeys(b"golden" * 4, REGTEST).accounts))])
+    journal.commit_now([PutRecord(KEPT_BLOBS, (point(5), 1_700_000_000, 800_000, b"a sealed box"))])
+    journal.commit_now([PutRecord(GIVEN_BACKUPS, (point(5), 3, 1_700_000_000))])
 
 
 def lived(journals: dict[str, Journal]) -> None:
@@ -104,9 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         homes = {name: Path(directory) / name for name in NAMES}
         journals = {name: Journal.open(home, clock=lambda: 1_700_000_000) for name, home in homes.items()}
-        if begin := getattr(writes, "BeginLedger", None):
-            for journal in journals.values():
-                journal.commit_now([begin((), None)])
+        for journal in journals.values():
+            journal.commit_now([BeginLedger((), None)])
         lived(journals)
         for name, home in homes.items():
             others(journals[name])

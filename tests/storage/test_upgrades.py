@@ -1,4 +1,4 @@
-"""Databases of every earlier schema are opened, brought up to date, and gone on with."""
+"""Databases of every schema are opened, brought up to date, and gone on with."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ from salama.storage.writes import LEDGER_BEGUN, BeginLedger, PutChannel
 from salama.testing.pair import Pair
 from salama.wallet.coins import new_wallet
 
-KEPT = range(1, 5)
+KEPT = range(1, SCHEMA_VERSION + 1)
 """Schemas of which databases are kept; ``make_golden_database`` says how the next one joins them."""
+PEER_STORAGE = 5
+"""The schema that brought it."""
 
 
 SEEDS = (b"alice" * 5, b"bobby" * 5)
@@ -44,7 +46,8 @@ HELD = [0, 47_100_001, 94_200_002, 54_100_002, 7_000_001, 57_000_001]
 
 @dataclass
 class Home:
-    directory: Path
+    schema: int
+    """As it was found."""
     journal: Journal
 
     @property
@@ -55,7 +58,7 @@ class Home:
 
 @pytest.fixture(params=KEPT)
 def homes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Home]]:
-    """Both nodes' databases as an earlier version left them, opened by this one."""
+    """Both nodes' databases as a version with that schema left them, opened by this one."""
     with ExitStack() as opened:
         found = {}
         for name in NAMES:
@@ -63,9 +66,9 @@ def homes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, 
             directory.mkdir(mode=0o700)
             (directory / DATABASE_NAME).write_bytes(gzip.decompress(path_of(request.param, name).read_bytes()))
             before = sqlite3.connect(directory / DATABASE_NAME)
-            assert before.execute("PRAGMA user_version").fetchone()[0] == request.param < SCHEMA_VERSION
+            assert before.execute("PRAGMA user_version").fetchone()[0] == request.param
             before.close()
-            found[name] = Home(directory, opened.enter_context(Journal.open(directory)))
+            found[name] = Home(request.param, opened.enter_context(Journal.open(directory)))
         yield found
 
 
@@ -87,6 +90,10 @@ def test_it_is_brought_up_to_date_and_nothing_is_lost(homes: dict[str, Home]) ->
         assert (peer.node_id, peer.addresses) == (NodeId(point(5)), ("192.0.2.7:9735",))
         assert look(lambda db: queries.key_value(db, "chain.tip")) == bytes(36)
         assert look(lambda db: list(queries.gossip_after(db, 256, b"", 10)))
+        has_boxes = home.schema >= PEER_STORAGE
+        assert look(queries.kept_blobs) == ({NodeId(point(5)): 800_000} if has_boxes else {})
+        assert look(lambda db: queries.kept_blob(db, NodeId(point(5)))) == (b"a sealed box" if has_boxes else None)
+        assert look(queries.given_backups) == ({NodeId(point(5)): (3, 1_700_000_000)} if has_boxes else {})
         owner = look(lambda db: queries.onion_owners(db, [b"\x51" * 32]))
         assert owner == {b"\x51" * 32: HtlcRef(channel_id(1), Side.INCOMING, 4)}
         assert look(queries.wallet) == new_wallet(WalletKeys(b"golden" * 4, REGTEST).accounts)
