@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from salama.api.schema import METHODS
+from salama.api.schema import ALIASES, METHODS
 from salama.cli.examples import EXAMPLES
 from salama.cli.main import salama
 from salama.cli.show import show
@@ -43,6 +43,14 @@ def test_help_says_what_an_argument_is_and_shows_an_example() -> None:
     assert "salama withdraw bcrt1q" in told
 
 
+@pytest.mark.parametrize("name", [one.name for one in METHODS.values() if "feerate" in one.params.__struct_fields__])
+def test_help_says_in_which_unit_a_feerate_is(name: str) -> None:
+    """What is 200 to ``stress`` is 50,000 to ``withdraw``."""
+    told = CliRunner().invoke(salama, [name, "--help"], prog_name="salama").output
+    unit = "sat per virtual byte (sat/vB)" if name == "stress" else "sat per 1000 weight (250 are 1 sat/vB)"
+    assert unit in " ".join(told.split())
+
+
 @pytest.mark.parametrize(
     "wrong, near", [("withdrawl", "withdraw"), ("ledgr", "ledger"), ("listpay", "listpays"), ("zzzzz", "")]
 )
@@ -50,6 +58,14 @@ def test_a_command_that_does_not_exist_is_told_with_those_like_it(wrong: str, ne
     done = CliRunner().invoke(salama, [wrong], prog_name="salama")
     assert done.exit_code == 2 and f"There is no command {wrong!r}." in done.output
     assert (f"Did you mean {near}" in done.output) if near else ("Did you mean" not in done.output)
+
+
+@pytest.mark.parametrize("alias", sorted(ALIASES))
+def test_a_name_that_other_nodes_use_leads_to_ours_and_says_so_once(alias: str) -> None:
+    done = CliRunner().invoke(salama, [alias, "--help"], prog_name="salama")
+    assert done.exit_code == 0, done.output
+    (said,) = [line for line in done.output.splitlines() if line.startswith("(here this is called")]
+    assert CliRunner().invoke(salama, [*said.split("`")[1].split(), "--help"], prog_name="salama").exit_code == 0
 
 
 def test_every_command_has_help_that_fits() -> None:

@@ -18,25 +18,26 @@ from salama.cli.recovery import COMMANDS as RECOVERY_COMMANDS
 from salama.cli.seed import COMMANDS as SEED_COMMANDS
 from salama.demo import SCRIPTS
 
+_PLACES = {"ledgeraccounts": "ledger accounts"}
+"""Where a method's command is, if it has another name than the method."""
+
 
 class _Commands(click.Group):
     """Accepts the names that other nodes use, and says ours once."""
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        command = super().get_command(ctx, name)
-        if command is None and name in ALIASES:
-            click.echo(f"(here this is called `{ALIASES[name]}`)", err=True)
-            command = super().get_command(ctx, ALIASES[name])
-        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As always, but a name that does not exist is told with those that are like it."""
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            near = get_close_matches(args[0], (*self.commands, *ALIASES), 3)
+        name = args[0]
+        if name in ALIASES and name not in self.commands:
+            ours = _PLACES.get(ALIASES[name], ALIASES[name])
+            click.echo(f"(here this is called `{ours}`)", err=True)
+            args = [*ours.split(), *args[1:]]
+        elif name not in self.commands and not name.startswith("-"):
+            near = get_close_matches(name, (*self.commands, *ALIASES), 3)
             meant = f" Did you mean {', '.join(near)}?" if near else ""
-            ctx.fail(f"There is no command {args[0]!r}.{meant}")
+            ctx.fail(f"There is no command {name!r}.{meant}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
