@@ -228,7 +228,7 @@ class Calls(ABC):
         return await self.ask("forwards", PageParams(limit=limit, cursor=cursor), Forwards)
 
     async def stress(self, *, feerate: int) -> Stress:
-        """Whether every channel could be closed by force at a fee rate, and at what cost."""
+        """Whether every channel could be closed by force at a fee rate (in sat/vB), and at what cost."""
         return await self.ask("stress", StressParams(feerate=feerate), Stress)
 
     async def psbtfund(

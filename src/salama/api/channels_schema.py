@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from salama.api.method import Amount, Method, PageParams, Params, PeerAddress, Result
+from salama.api.method import PER_KW, Amount, Method, PageParams, Params, PeerAddress, Result
 
 
 class OpenParams(Params, frozen=True, kw_only=True):
@@ -17,9 +17,7 @@ class OpenParams(Params, frozen=True, kw_only=True):
     zero_conf: Annotated[
         bool, Meta(description="ask the peer to use the channel before it confirms, if it trusts us so far")
     ] = False
-    feerate: Annotated[
-        int, Meta(description="of the funding transaction, sat per 1000 weight; 0 asks the node", ge=0)
-    ] = 0
+    feerate: Annotated[int, Meta(description=f"of the funding transaction, {PER_KW}; 0 asks the node", ge=0)] = 0
 
 
 class Opened(Result, frozen=True, kw_only=True):
@@ -33,7 +31,7 @@ class CloseParams(Params, frozen=True, kw_only=True):
     feerate: Annotated[
         int,
         Meta(
-            description="of our closing transaction, sat per 1000 weight; 0 asks the node. Higher: offer again",
+            description=f"of our closing transaction, {PER_KW}; 0 asks the node. Higher: offer again",
             ge=0,
             le=500_000,
         ),

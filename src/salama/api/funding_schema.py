@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from salama.api.method import Amount, Done, Method, Params, PeerAddress, Result
-from salama.api.wallet_schema import Feerate, Outpoints
+from salama.api.method import Amount, Done, Feerate, Method, Params, PeerAddress, Result
+from salama.api.wallet_schema import Outpoints
 
 Text = Annotated[str, Meta(description="a PSBT in base64 or hexadecimal", max_length=4_000_000)]
 Blocks = Annotated[int, Meta(description="blocks for which our coins in it stay set aside", ge=1, le=10_000)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 Amount = Annotated[str, Meta(description="a number with its unit: 1000sat, 5000msat, 25k, 0.001btc", max_length=40)]
+PER_KW: Final = "sat per 1000 weight (250 are 1 sat/vB)"
+"""The unit of every fee rate but that of ``stress``."""
+Feerate = Annotated[int, Meta(description=f"{PER_KW}; 0 asks the node", ge=0, le=1_000_000)]
 PeerAddress = Annotated[str, Meta(description="node id, or node id@host:port", max_length=400)]
 Limit = Annotated[int, Meta(description="how many entries at most", ge=1, le=1000)]
 Cursor = Annotated[str, Meta(description="where the last page ended (its next_cursor)", max_length=100)]

@@ -10,7 +10,9 @@ from salama.api.method import Method, Params, Result
 
 
 class StressParams(Params, frozen=True, kw_only=True):
-    feerate: Annotated[int, Meta(description="sat per virtual byte", ge=1, le=2_000)]
+    feerate: Annotated[
+        int, Meta(description="sat per virtual byte (sat/vB); other commands take sat per 1000 weight", ge=1, le=2_000)
+    ]
 
 
 class StressedChannel(Result, frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ class Stress(Result, frozen=True, kw_only=True):
 METHODS: tuple[Method, ...] = (
     Method(
         "stress",
-        "Whether every channel could be closed by force at a fee rate, and at what cost.",
+        "Whether every channel could be closed by force at a fee rate (in sat/vB), and at what cost.",
         StressParams,
         Stress,
         columns=("channel_id", "state", "fees_msat", "from_wallet_msat", "lines"),

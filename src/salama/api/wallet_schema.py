@@ -6,9 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from salama.api.method import Cursor, Done, Limit, Method, Nothing, Params, Result
+from salama.api.method import PER_KW, Cursor, Done, Feerate, Limit, Method, Nothing, Params, Result
 
-Feerate = Annotated[int, Meta(description="sat per 1000 weight; 0 asks the node", ge=0, le=1_000_000)]
 Outpoint = Annotated[str, Meta(description="a coin: txid:index, or its beginning: 4fbd6710:0", max_length=80)]
 Outpoints = Annotated[str, Meta(description="coins, txid:index, with commas between them", max_length=80_000)]
 
@@ -89,7 +88,7 @@ class Withdrawn(Result, frozen=True, kw_only=True):
 
 class BumpFeeParams(Params, frozen=True, kw_only=True):
     txid: Annotated[str, Meta(description="a transaction of ours that is not confirmed", max_length=64)]
-    feerate: Annotated[int, Meta(description="sat per 1000 weight", ge=253, le=500_000)]
+    feerate: Annotated[int, Meta(description=PER_KW, ge=253, le=500_000)]
     how: Annotated[
         str, Meta(description="rbf replaces it, cpfp lets a child pay, auto chooses", pattern="^(auto|rbf|cpfp)$")
     ] = "auto"

@@ -33,7 +33,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "payments": ("payments --limit 20",),
     "invoices": ("invoices --limit 20",),
     "forwards": ("forwards --limit 20",),
-    "stress": ("stress --feerate 100",),
+    "stress": ("stress --feerate 200",),
     "psbtfund": (f"psbtfund {_ADDRESS} 100k",),
     "psbtsign": (f"psbtsign {_PSBT}",),
     "psbtfinalise": (f"psbtfinalise {_PSBT} --publish",),
