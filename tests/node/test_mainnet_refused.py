@@ -25,7 +25,7 @@ def salama(*arguments: str, environment: dict[str, str] | None = None) -> subpro
     )
 
 
-@pytest.mark.parametrize("how", ["flag", "environment", "recover"])
+@pytest.mark.parametrize("how", ["flag", "environment", "recover", "init"])
 def test_nothing_is_written_and_nobody_is_called(tmp_path: Path, how: str) -> None:
     directory = tmp_path / "node"
     with socket.create_server(("127.0.0.1", 0)) as bitcoind:
@@ -33,6 +33,8 @@ def test_nothing_is_written_and_nobody_is_called(tmp_path: Path, how: str) -> No
         where = ("--dir", str(directory), "--bitcoind", f"http://127.0.0.1:{bitcoind.getsockname()[1]}")
         if how == "environment":
             done = salama("run", *where, "--mainnet-cap", "0.001btc", environment={"SALAMA_NETWORK": "mainnet"})
+        elif how == "init":
+            done = salama("init", "--network", "mainnet", "--dir", str(directory))
         else:
             done = salama("run" if how == "flag" else "recover", "--network", "mainnet", *where)
         with pytest.raises(BlockingIOError):

@@ -45,9 +45,11 @@ def init(count: str, restore: bool, birthday: str, extension: bool, sealed: bool
     from standard input.
     """
     from salama.node import seed as seeds
+    from salama.node.config import check_network
 
     where = data_directory(directory, network)
     with refusing():
+        check_network(network)
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
         if (where / seeds.FILE_NAME).exists():
             raise CommandRefused("seed_exists", f"There is a seed in {where} already.", "Choose another directory.")
