@@ -23,13 +23,13 @@ from salama.channel.limits import room_of_trust
 from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
 from salama.channel.opening_rules import Offer, objection_to_open
 from salama.channel.policy import Policy
-from salama.channel.state import AnyChannel, ChannelRecord, Opening, OpeningStage, Phase
+from salama.channel.state import AnyChannel, Opening, OpeningStage, Phase
 from salama.node.cap import beyond
 from salama.node.chain import Broadcaster
 from salama.node.channel_actor import ChannelActor, purpose_of
 from salama.node.outside import Outside
 from salama.node.peers import Peer, Peers
-from salama.node.reserve import exposure_of_new, exposures, missing, terms_of
+from salama.node.reserve import exposure_of_new, exposures, is_paid_for, missing, terms_of
 from salama.node.wallet import WalletActor
 from salama.signer.local import LocalSigner
 from salama.storage import queries
@@ -325,11 +325,12 @@ class Openings(ABC):
 
     def _unfunded(self) -> int:
         """Channels offered to us whose funding is in no block."""
-        return sum(not _is_funded(actor.record) for actor in self.by_id.values())
+        return sum(actor.record is None or not is_paid_for(actor.record) for actor in self.by_id.values())
 
     def has_funded(self, node_id: NodeId) -> bool:
         """Whether the peer has a channel with us that cost somebody something."""
-        return any(_is_funded(actor.record) for actor in self.by_peer.get(node_id, ()))
+        records = (actor.record for actor in self.by_peer.get(node_id, ()))
+        return any(record is not None and is_paid_for(record) for record in records)
 
     def _begin(self, node_id: NodeId, state: AnyChannel, seconds: float | None = None) -> ChannelActor:
         actor = self._actor(state, node_id)
@@ -357,16 +358,17 @@ class Openings(ABC):
             if actor.funder is not None:
                 actor.tell(await actor.funder(TxOut(amount, script)))
                 return
-            tx, _ = await self.wallet.fund((TxOut(amount, script),), feerate or self.feerate, purpose_of(actor))
+            purpose = purpose_of(actor)
+            funded = await self.wallet.draft((TxOut(amount, script),), feerate or self.feerate, purpose)
+            tx = self.wallet.sign(funded, purpose)
         except CommandRefused as refused:
             actor.tell(FundingRefused(refused.code, refused.reason))
             return
         if actor.is_retired:
             # It ended in the very turn that asked for the coins: nobody else would ever free them (immunity C24).
-            self.wallet.release(purpose_of(actor))
+            self.wallet.release(purpose)
             return
-        vout = next(i for i, output in enumerate(tx.outputs) if output == TxOut(amount, script))
-        actor.tell(FundingMade(tx, vout))
+        actor.tell(FundingMade(tx, funded.index_of(0)))
 
     def _forget_opening(self, actor: ChannelActor) -> None:
         if actor.timer is not None:
@@ -375,8 +377,3 @@ class Openings(ABC):
             actor.timer = None
         for key in [key for key, one in self._openings.items() if one is actor]:
             del self._openings[key]
-
-
-def _is_funded(record: ChannelRecord | None) -> bool:
-    """Whether a channel's funding was paid for: it is in a block, or it is ours."""
-    return record is not None and (record.funding.confirmation is not None or record.params.is_opener)

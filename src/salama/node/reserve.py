@@ -51,12 +51,13 @@ def exposures(states: Iterable[AnyChannel], policy: Policy) -> list[Exposure]:
         if isinstance(state, Opening):
             if state.stage is not OpeningStage.ABANDONED and state.funding_feerate is not None:
                 found.append(exposure_of_new(state.open.funding_satoshis, policy))
-        elif state.record.phase is not Phase.CLOSED and state.record.spend is None and _is_paid_for(state.record):
+        elif state.record.phase is not Phase.CLOSED and state.record.spend is None and is_paid_for(state.record):
             found.append(exposure_of(state.record, policy))
     return found
 
 
-def _is_paid_for(record: ChannelRecord) -> bool:
+def is_paid_for(record: ChannelRecord) -> bool:
+    """Whether a channel's funding cost somebody something: it is in a block, or it is ours."""
     return record.params.is_opener or record.funding.confirmation is not None
 
 

@@ -103,20 +103,6 @@ class WalletActor(Actor[WalletState]):
         made: TransactionFunded = await self._ask(command)
         return made.funded
 
-    async def fund(
-        self,
-        outputs: tuple[TxOut, ...],
-        feerate: FeeratePerKw,
-        purpose: str,
-        *,
-        everything: bool = False,
-        only: tuple[OutPoint, ...] = (),
-        until: BlockHeight | None = None,
-    ) -> tuple[Tx, Funded]:
-        """``draft``, signed. If the signer refuses, the coins are free again. Raises CommandRefused."""
-        funded = await self.draft(outputs, feerate, purpose, everything=everything, only=only, until=until)
-        return self.sign(funded, purpose), funded
-
     async def bump(
         self,
         txid: Txid,
