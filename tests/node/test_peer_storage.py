@@ -208,6 +208,24 @@ def test_a_box_outlives_the_last_channel_by_two_weeks(tmp_path: Path) -> None:
     at_desk(tmp_path, story)
 
 
+def test_a_block_puts_no_older_box_back(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        carol = desk.meets(CAROL)
+        desk.boxes.received(carol, box(b"one"))
+        await desk.after(0)
+        desk.boxes.received(carol, box(b"two"))
+        desk.friends.clear()
+        desk.now += STORE_SECONDS
+        storing = asyncio.create_task(desk.boxes.tick())
+        await asyncio.sleep(0)
+        await desk.journal.commit(desk.boxes.block_connected(BlockHeight(100)))
+        await storing
+        assert desk.on_disk(CAROL) == b"two"
+        assert desk.journal.read_now(queries.kept_blobs) == {CAROL: 100}
+
+    at_desk(tmp_path, story)
+
+
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from salama.storage import queries
 from salama.storage.backup import BackupUnusable, StaticBackup
 from salama.storage.journal import Journal
 from salama.storage.tables import GIVEN_BACKUPS, KEPT_BLOBS
-from salama.storage.writes import AnyWrite, DeleteRecord, PutRecord
+from salama.storage.writes import AnyWrite, DeleteRecord, MarkAlone, PutRecord
 from salama.wire import PeerStorage, PeerStorageRetrieval
 from salama.wire.features import OPTION_PROVIDE_STORAGE
 from salama.wire.setup import MAX_PEER_STORAGE
@@ -93,16 +93,13 @@ class PeerBoxes:
         """What to write after a block: boxes whose owners left long ago go."""
         writes: list[AnyWrite] = []
         for node_id, since in list(self._alone_since.items()):
-            if self._has_channel(node_id):
-                alone = 0
-            else:
-                alone = since or int(height)
+            alone = 0 if self._has_channel(node_id) else since or int(height)
             if alone and int(height) - alone > KEEP_BLOCKS:
                 del self._alone_since[node_id]
                 writes.append(DeleteRecord(KEPT_BLOBS, (bytes(node_id),)))
             elif alone != since:
                 self._alone_since[node_id] = alone
-                writes.append(self._box(node_id, self.kept_for(node_id) or b"", alone))
+                writes.append(MarkAlone(node_id, alone))
         return writes
 
     async def _store(self) -> None:
@@ -112,11 +109,11 @@ class PeerBoxes:
             return
         boxes = {node_id: self._waiting.pop(node_id) for node_id in due}
         self._stored_at.update(dict.fromkeys(due, now))
-        await self._journal.commit([self._box(node_id, blob, 0) for node_id, blob in boxes.items()])
+        at = int(self._outside.now())
+        await self._journal.commit(
+            [PutRecord(KEPT_BLOBS, (bytes(node_id), at, 0, blob)) for node_id, blob in boxes.items()]
+        )
         self._alone_since.update(dict.fromkeys(boxes, 0))
-
-    def _box(self, node_id: NodeId, blob: bytes, alone_since: int) -> PutRecord:
-        return PutRecord(KEPT_BLOBS, (bytes(node_id), int(self._outside.now()), alone_since, blob))
 
     # --- ours ---------------------------------------------------------------------------------------------------------
 

@@ -167,6 +167,17 @@ class DeleteRecord(Write):
     key: tuple[SqlValue, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MarkAlone(Write):
+    """The owner of a box that we keep has had no channel with us since block ``since``; 0: it has one again.
+
+    The box itself may be on its way to the disk at the same moment, and is left to that write.
+    """
+
+    node_id: NodeId
+    since: int
+
+
 class NoStatement(TypeError):
     """A kind of write that nobody taught the journal: a programming fault."""
 
@@ -194,6 +205,7 @@ ADD_HANDOFF: Final = (
 )
 REMEMBER_ONION: Final = f"{tables.ONION_SECRETS.put.partition(' DO ')[0]} DO NOTHING"
 FORGET_ONIONS: Final = "DELETE FROM onion_secrets WHERE cltv_expiry < ?"
+MARK_ALONE: Final = "UPDATE kept_blobs SET alone_since = ? WHERE peer = ?"
 
 MUST_FIND_ITS_ROW: Final = frozenset((UPDATE_CHANNEL, MOVE_HTLC, DECIDE_HTLC, RESOLVE_HTLC))
 """Statements that change exactly one row; finding none means that the old record given is not the one on disk."""
@@ -389,6 +401,10 @@ def _record(write: PutRecord, now: int) -> list[Statement]:
     return [(write.table.put, tuple([_exact(value) for value in write.values]))]
 
 
+def _mark_alone(write: MarkAlone, now: int) -> list[Statement]:
+    return [(MARK_ALONE, (write.since, bytes(write.node_id)))]
+
+
 def _delete(write: DeleteRecord, now: int) -> list[Statement]:
     return [(write.table.delete, tuple([_exact(value) for value in write.key]))]
 
@@ -425,6 +441,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     PutKeyValue: _key_value,
     PutRecord: _record,
     DeleteRecord: _delete,
+    MarkAlone: _mark_alone,
 }
 
 
