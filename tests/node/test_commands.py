@@ -14,7 +14,7 @@ from salama.channel.reestablish import our_reestablish
 from salama.channel.step import turn
 from salama.node.channel_actor import ChannelActor
 from salama.node.channels import Channels
-from salama.testing.pair import Pair
+from salama.testing.pair import FEATURES, Pair
 from salama.wire import Error
 
 SCRIPT = b"\x00\x14" + b"\x07" * 20
@@ -114,3 +114,14 @@ def test_no_late_message_reaches_the_next_connection() -> None:
     actor.connections.append(second)  # type: ignore[arg-type]
     assert actor.hears(late) is None
     assert actor.hears(hello) is second and actor.hears(late) is second
+
+
+def test_a_frozen_channel_keeps_nothing_of_connections_that_come_and_go() -> None:
+    """It says nothing on any of them, and its peer may come back as often as it likes."""
+    actor = actor_of(Pair.opened())
+    actor.frozen = "a test"
+    peers = SimpleNamespace(connected={actor.peer: object()})
+    channels = SimpleNamespace(peers=peers, _of=lambda node_id: [actor], our_features=FEATURES)
+    for _ in range(3):
+        Channels.peer_ready(channels, actor.peer, FEATURES)  # type: ignore[arg-type]
+    assert not actor.connections

@@ -257,6 +257,8 @@ class Channels(Openings):
     def peer_ready(self, node_id: NodeId, their_features: Features) -> None:
         peer = self.peers.connected.get(node_id)
         for actor in self._of(node_id):
+            if actor.frozen:  # says nothing any more, on however many connections
+                continue
             if peer is not None:
                 actor.connections.append(peer)
             actor.tell(Connected(self.our_features, their_features))
