@@ -108,6 +108,20 @@ def test_a_message_beyond_any_transaction_does_not_end_it() -> None:
     with_publisher(story)
 
 
+@pytest.mark.parametrize("endpoint", ["ipc:///" + "long/" * 40, "ipc://", "tcp://two words:1"])
+def test_a_publisher_that_cannot_be_called_ends_nothing(endpoint: str) -> None:
+    """It is asked in turns instead: only hints are lost."""
+
+    async def main() -> None:
+        task = asyncio.create_task(Heard().feed(endpoint).run())
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        assert not done, task.exception()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 def test_lost_messages_are_counted() -> None:
     heard = Heard()
     feed = heard.feed()

@@ -71,13 +71,20 @@ class ZmqFeed:
             for topic in self._endpoints:
                 socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
             for endpoint in sorted(set(self._endpoints.values()))[:MAX_ENDPOINTS]:
-                socket.connect(endpoint)
+                self._call(socket, endpoint)
             while await socket.poll(int(self._silence * 1000)):
                 self.receive(await socket.recv_multipart())
             log.info("no word from bitcoind's publishers for %.0f seconds: connecting anew", self._silence)
         finally:
             socket.close()
             context.term()
+
+    def _call(self, socket: zmq.asyncio.Socket, endpoint: str) -> None:
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            # An address that cannot be one for us, as bitcoind tells it: blocks are asked for all the same.
+            log.warning("bitcoind's publisher at %r cannot be called: %s", endpoint, error.strerror)
 
     def receive(self, frames: Sequence[bytes]) -> None:
         """One message: topic, body, number. What makes no sense is passed over."""
