@@ -75,7 +75,7 @@ def check_network(network: str) -> None:
         raise CommandRefused(
             "mainnet_refused",
             "Salama does not run on mainnet yet.",
-            "Its crash, power-loss and on-chain suites must exist and be green first; use regtest or signet.",
+            "It is young, and nobody has audited it: use regtest, signet or testnet4.",
         )
 
 
