@@ -7,7 +7,6 @@ import asyncio
 from salama.api import channels_schema as schema
 from salama.api.area import next_cursor, page_before, page_of, whole_sat
 from salama.api.peers_methods import PeerMethods
-from salama.api.peers_schema import ConnectParams
 from salama.base.amounts import parse_amount
 from salama.base.ids import ChannelId, MalformedId, Txid
 from salama.base.machine import CommandRefused
@@ -15,7 +14,6 @@ from salama.base.units import FeeratePerKw
 from salama.channel.commitments import local_commitment_tx
 from salama.channel.events import CloseChannel, ForceClose
 from salama.channel.state import Channel, ChannelRecord, LinkState, Phase
-from salama.node.addresses import parse_peer
 from salama.node.channel_actor import ChannelActor
 from salama.node.fees import HONOURED_SECONDS, Terms
 from salama.onchain.telling import sentence
@@ -29,14 +27,8 @@ class ChannelMethods(PeerMethods):
     """Channels: opened, closed, listed, explained."""
 
     async def open(self, params: schema.OpenParams) -> schema.Opened:
-        node_id, address = parse_peer(params.peer)
         amount, push = whole_sat(parse_amount(params.amount)), parse_amount(params.push)
-        if node_id not in self.node.peers.connected:
-            if address is None and node_id not in self.node.peers.addresses:
-                raise CommandRefused(
-                    "not_connected", "The peer is not connected.", "Write NODE_ID@host:port, or connect first."
-                )
-            await self.connect(ConnectParams(peer=params.peer))
+        node_id = await self.reach(params.peer)
         feerate = FeeratePerKw(params.feerate) if params.feerate else None
         channel_id, outpoint = await self.node.channels.open(
             node_id, amount, push, announce=not params.private, feerate=feerate, zero_conf=params.zero_conf

@@ -6,17 +6,15 @@ from salama.api import funding_schema as schema
 from salama.api.area import whole_sat
 from salama.api.method import Done
 from salama.api.peers_methods import PeerMethods
-from salama.api.peers_schema import ConnectParams
 from salama.api.wallet_methods import coins_named, script_of
 from salama.base.amounts import parse_amount
-from salama.base.ids import ChannelId, NodeId
+from salama.base.ids import ChannelId
 from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, FeeratePerKw, Msat, Sat
 from salama.bitcoin.address import render as render_address
 from salama.bitcoin.psbt import MalformedPsbt, Psbt
 from salama.bitcoin.tx import TxOut
 from salama.channel.state import Opening
-from salama.node.addresses import parse_peer
 from salama.node.joint_funding import EXTERNAL_SECONDS, Wanted
 from salama.wallet.psbts import finalised
 
@@ -135,19 +133,7 @@ class FundingMethods(PeerMethods):
         return ChannelId(state.channel_id)
 
     async def _wanted(self, peer: str, amount: str, push: Msat, private: bool) -> Wanted:
-        node_id, address = parse_peer(peer)
-        await self._reach(peer, node_id, address is not None)
-        return Wanted(node_id, whole_sat(parse_amount(amount)), push, not private)
-
-    async def _reach(self, peer: str, node_id: NodeId, has_address: bool) -> None:
-        """Connect to a peer where we know how."""
-        if node_id in self.node.peers.connected:
-            return
-        if not has_address and node_id not in self.node.peers.addresses:
-            raise CommandRefused(
-                "not_connected", "The peer is not connected.", "Write NODE_ID@host:port, or connect first."
-            )
-        await self.connect(ConnectParams(peer=peer))
+        return Wanted(await self.reach(peer), whole_sat(parse_amount(amount)), push, not private)
 
     def _feerate(self, given: int) -> FeeratePerKw:
         return FeeratePerKw(given) if given else self.node.channels.feerate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from salama.api import peers_schema as schema
 from salama.api.area import Area, page_of
 from salama.api.method import Done, PageParams
+from salama.base.ids import NodeId
 from salama.base.machine import CommandRefused
 from salama.node.addresses import parse_peer
 from salama.node.graph import node_alias
@@ -28,6 +29,17 @@ class PeerMethods(Area):
         await node.journal.commit([PutPeer(node_id, (str(address),), int(node.outside.now()))])
         node.peers.keep(node_id)
         return schema.Connected(node_id=str(node_id))
+
+    async def reach(self, peer: str) -> NodeId:
+        """The id of a peer as a person writes it, which is on the line from now on. Raises CommandRefused."""
+        node_id, address = parse_peer(peer)
+        if node_id not in self.node.peers.connected:
+            if address is None and node_id not in self.node.peers.addresses:
+                raise CommandRefused(
+                    "not_connected", "The peer is not connected.", "Write NODE_ID@host:port, or connect first."
+                )
+            await self.connect(schema.ConnectParams(peer=peer))
+        return node_id
 
     async def disconnect(self, params: schema.DisconnectParams) -> Done:
         node_id, _ = parse_peer(params.peer)

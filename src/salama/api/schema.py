@@ -2,7 +2,7 @@
 
 An area keeps its shapes and its methods' words in ``<area>_schema``, ending in a tuple ``METHODS``, and what they
 do in ``<area>_methods``. A new area is one line here and one in ``methods``. Amounts come in with a unit
-(``api.amounts``) and go out as integers in fields ending ``_msat``. Ids are text.
+(``base.amounts``) and go out as integers in fields ending ``_msat``. Ids are text.
 """
 
 from __future__ import annotations
