@@ -23,7 +23,11 @@ R = TypeVar("R", bound=Result)
 
 
 def _not_running(path: Path) -> CommandRefused:
-    return CommandRefused("not_running", f"No node answers at {path}.", "Start one with: salama run --network regtest")
+    return CommandRefused(
+        "not_running",
+        f"No node answers at {path}.",
+        "Start one with `salama run`, or name another by --network or --dir.",
+    )
 
 
 def call(path: Path, method: str, params: dict[str, Any], timeout: float | None = None) -> Any:
