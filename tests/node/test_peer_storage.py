@@ -289,6 +289,17 @@ def test_a_peer_that_does_not_keep_it_is_named_and_gets_it_again(tmp_path: Path,
     at_desk(tmp_path, story)
 
 
+def test_nonsense_a_hundred_times_is_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(desk: Desk) -> None:
+        carol = desk.meets(CAROL)
+        await desk.after(0)
+        for _ in range(100):
+            desk.boxes.returned(carol, PeerStorageRetrieval(blob=b"nonsense" * 100))
+        assert len(caplog.records) == 1 and len(desk.boxes.warnings()) == 1
+
+    at_desk(tmp_path, story)
+
+
 def test_a_newer_one_stops_an_old_database(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         newer = KEY.seal(backup(9), bytes(32), MAX_PEER_STORAGE)

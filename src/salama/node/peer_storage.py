@@ -173,8 +173,9 @@ class PeerBoxes:
         )
 
     def _trouble(self, node_id: NodeId, words: str) -> None:
+        if node_id not in self.troubles:  # a peer may send nonsense again and again
+            log.error("%s %s", short(node_id), words)
         self.troubles[node_id] = words
-        log.error("%s %s", short(node_id), words)
 
     async def tick(self) -> None:
         """What is due: boxes of peers to the disk, ours to the peers."""
