@@ -67,6 +67,9 @@ class _Stored(msgspec.Struct, array_like=True):
 class GossipActor(Actor[GossipState]):
     """Keeps the graph and tells the network about us."""
 
+    BATCH = 256
+    """An announcement has four signatures to check, and strangers may send as many as they like (immunity H7)."""
+
     def __init__(
         self,
         journal: Journal,
