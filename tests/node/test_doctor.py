@@ -4,6 +4,7 @@ nothing is changed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,13 +12,17 @@ import socket
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from salama.base.ids import BlockHash
+from salama.base.units import BlockHeight
+from salama.chain.backend import BackendError, BackendUnavailable, ChainInfo
 from salama.cli.main import salama
-from salama.node import doctor
+from salama.node import doctor, doctor_chain
 from salama.node.config import load_config
 from salama.node.doctor import Finding, Verdict
 from salama.node.seed import load_or_make_seed
@@ -174,6 +179,38 @@ def test_a_back_end_that_is_not_there(home: Path) -> None:
     assert status == 1
     assert "salama devnet" in found["bitcoind"]["remedy"]
     assert found["database"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("network", ["testnet4", "signet", "regtest"])
+def test_the_chain_is_doubted_as_soon_as_a_node_doubts_it(home: Path, network: str) -> None:
+    config = load_config(network, home)
+    genesis, now = BlockHash(config.network.chain_hash), 1_800_000_000
+    silence = config.network.longest_silence or 10**8
+    for age in (0, silence - 1, silence):
+        info = ChainInfo(network, BlockHeight(9), genesis, genesis, True, now - age)
+        found = by_name(doctor_chain._chain(config, info, now))["chain"].verdict
+        assert (found is Verdict.FAIL) == (age == config.network.longest_silence)
+
+
+@pytest.mark.parametrize(
+    ("published", "seen"),
+    [
+        ([], "-zmqpubhashblock and -zmqpubrawtx"),
+        (["pubrawblock"], "-zmqpubhashblock and -zmqpubrawtx"),
+        (["pubhashblock", "pubrawtx"], "hashblock, rawtx"),
+        (BackendError(-32601, "Method not found"), "not there"),
+        (BackendUnavailable("gone meanwhile"), "not there"),
+    ],
+)
+def test_of_publishers_those_count_that_a_node_listens_to(published: list[str] | Exception, seen: str) -> None:
+    async def rpc(method: str) -> object:
+        if isinstance(published, Exception):
+            raise published
+        return [{"type": kind, "address": "tcp://127.0.0.1:28332"} for kind in published]
+
+    backend = SimpleNamespace(rpc=rpc, host="127.0.0.1")
+    finding = asyncio.run(doctor_chain._zmq(backend))  # type: ignore[arg-type]
+    assert finding.verdict is Verdict.OK and seen in finding.seen
 
 
 def test_a_directory_that_is_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from salama.chain.backend import BackendError, BackendUnavailable, ChainInfo
 from salama.chain.bitcoind import Bitcoind
+from salama.chain.publishers import TOPICS, find_publishers
 from salama.node.config import Config
 from salama.node.doctor import Finding, Verdict
 
@@ -17,8 +18,6 @@ MAX_OFFSET: Final = 70
 """Seconds that bitcoind's peers may disagree with this machine's clock."""
 EARLY_BLOCK: Final = 7200
 """Seconds that the network lets a block run ahead of time."""
-OLD_BLOCK: Final = 4 * 3600
-"""Seconds without a block that happen less than once in a thousand years."""
 
 
 def _found(check: str, verdict: Verdict, seen: str, remedy: str = "") -> Finding:
@@ -67,7 +66,7 @@ def _chain(config: Config, info: ChainInfo, now: float) -> list[Finding]:
         findings.append(_found("chain", Verdict.WARN, f"bitcoind is catching up, block {int(info.height)}", remedy))
     elif age < -EARLY_BLOCK:
         findings.append(_found("chain", Verdict.FAIL, "the last block is hours ahead of this clock", "Set the clock."))
-    elif age > OLD_BLOCK and ours.name in ("mainnet", "testnet4", "signet"):
+    elif ours.longest_silence is not None and age >= ours.longest_silence:
         seen = f"no block for {age / 3600:.0f} hours"
         findings.append(_found("chain", Verdict.FAIL, seen, "Look at bitcoind's peers and at the clock."))
     else:
@@ -112,13 +111,10 @@ def _offset(network: dict[str, Any]) -> Finding:
 
 async def _zmq(backend: Bitcoind) -> Finding:
     try:
-        answer = await backend.rpc("getzmqnotifications")
-    except (BackendUnavailable, BackendError):
-        return _found("zmq", Verdict.OK, "not there; blocks are waited for over JSON-RPC")
-    kinds = sorted(
-        {str(one.get("type", "")) for one in answer if isinstance(one, dict)} if isinstance(answer, list) else ()
-    )
-    if not kinds:
-        remedy = "Not needed; -zmqpubrawblock and -zmqpubrawtx tell of blocks and payments sooner."
-        return _found("zmq", Verdict.OK, f"nothing is published. {remedy}")
-    return _found("zmq", Verdict.OK, ascii(", ".join(kinds))[1:-1][:100])
+        heard = await find_publishers(backend)
+    except BackendUnavailable:
+        heard = {}
+    if heard:
+        return _found("zmq", Verdict.OK, f"publishes {', '.join(sorted(heard))}")
+    wanted = " and ".join(f"-zmqpub{topic}" for topic in TOPICS)
+    return _found("zmq", Verdict.OK, f"not there, and not needed; {wanted} tell of blocks and payments sooner")

@@ -42,7 +42,7 @@ FEATURES = Features.of(
         OPTION_SIMPLE_CLOSE,
     ),
 )
-"""What we speak, in every context that BOLT 9 names; each contexts shows its part of it."""
+"""What we speak, in every context that BOLT 9 names; each context shows its part of it."""
 
 
 def features_of(policy: Policy) -> Features:
