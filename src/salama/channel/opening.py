@@ -75,8 +75,6 @@ from salama.wire.features import OPTION_ANCHORS, OPTION_SCID_ALIAS, OPTION_ZEROC
 from salama.wire.opening import AcceptChannel, FundingCreated, FundingSigned, OpenChannel
 from salama.wire.setup import Error, Warning
 
-MAX_IN_FLIGHT: Final = (1 << 64) - 1
-
 
 class OpeningRefused(PeerViolation):
     """The peer's terms, or its part of the exchange, cannot be gone on with."""
