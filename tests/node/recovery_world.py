@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from salama.api.channels_schema import OpenParams
 from salama.api.methods import Methods
@@ -19,7 +18,6 @@ from salama.bitcoin.address import parse as parse_address
 from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import Tx, TxOut
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
-from salama.node.node import Node
 from salama.sim.machine import EPOCH, Machine
 from salama.sim.world import World
 from salama.storage import ledger_check
@@ -42,10 +40,6 @@ def make_world(tmp_path: Path, seed: int, machines: int = 2, tell: Callable[[str
 
 def copy_of(machine: Machine) -> Path:
     return machine.config.backup_copies[0]
-
-
-async def calls(machine: Machine, question: Callable[[Node], Coroutine[Any, Any, Any]]) -> Any:
-    return await machine.ask(question)
 
 
 async def up(world: World) -> None:
@@ -100,6 +94,23 @@ async def usable(world: World, channels: int) -> None:
             return
         await mine(world, 1)
     raise AssertionError(f"only {ready} ends of channels are usable")
+
+
+async def share_channel(
+    world: World, one: Machine, other: Machine, amount: int = 1_000_000, push: int = 300_000
+) -> None:
+    """From the first start to a channel that both can use."""
+    await up(world)
+    await fund(world, one)
+    await open_channel(one, other, amount, push)
+    await usable(world, 2)
+
+
+def watch_offers(world: World) -> list[tuple[str, Tx]]:
+    """Fills with whatever anybody gives to the chain from now on, and who it was."""
+    offered: list[tuple[str, Tx]] = []
+    world.chain.on_offer = lambda who, tx: offered.append((who, tx))
+    return offered
 
 
 async def lose_disk(machine: Machine) -> None:

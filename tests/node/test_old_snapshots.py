@@ -14,18 +14,16 @@ from recovery_world import (
     MARGIN,
     commitments_of,
     connect,
-    fund,
     lose_disk,
     make_world,
     mine,
-    open_channel,
     owned,
     pay,
+    share_channel,
     up,
-    usable,
+    watch_offers,
 )
 
-from salama.bitcoin.tx import Tx
 from salama.sim.machine import Machine, MachineDown
 from salama.sim.world import World
 
@@ -51,8 +49,7 @@ def put_back(tmp_path: Path, seed: int, *, long_ago: bool = False) -> bool:
     alice, bob = world.machines
     dice = world.dice("snapshot")
     old = tmp_path / "old"
-    offered: list[tuple[str, Tx]] = []
-    world.chain.on_offer = lambda who, tx: offered.append((who, tx))
+    offered = watch_offers(world)
     moved = False
 
     async def take_snapshot() -> None:
@@ -61,10 +58,7 @@ def put_back(tmp_path: Path, seed: int, *, long_ago: bool = False) -> bool:
 
     async def story() -> None:
         nonlocal moved
-        await up(world)
-        await fund(world, alice)
-        await open_channel(alice, bob, CAPACITY, PUSHED)
-        await usable(world, 2)
+        await share_channel(world, alice, bob, CAPACITY, PUSHED)
         await asyncio.gather(take_snapshot(), wild_payments(world, alice, bob, 12))
         await asyncio.sleep(10)
         assert bob.node is not None

@@ -16,21 +16,19 @@ from recovery_world import (
     MARGIN,
     commitments_of,
     connect,
-    fund,
     lose_disk,
     make_world,
     mine,
-    open_channel,
     owned,
     pay,
     recover,
+    share_channel,
     up,
-    usable,
+    watch_offers,
 )
 
 from salama.base.ids import ChannelId, NodeId
 from salama.base.units import BlockHeight
-from salama.bitcoin.tx import Tx
 from salama.channel.backup import backup_of
 from salama.crypto.hashes import sha256
 from salama.node.features import FEATURES
@@ -343,14 +341,10 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
 def test_words_alone_bring_a_channel_home(tmp_path: Path) -> None:
     world = make_world(tmp_path, 5)
     alice, bob = world.machines
-    offered: list[tuple[str, Tx]] = []
-    world.chain.on_offer = lambda who, tx: offered.append((who, tx))
+    offered = watch_offers(world)
 
     async def story() -> None:
-        await up(world)
-        await fund(world, alice)
-        await open_channel(alice, bob)
-        await usable(world, 2)
+        await share_channel(world, alice, bob)
         await pay(alice, bob, 100_000)
         await asyncio.sleep(30)
         bob.config.backup_copies[0].unlink()  # the peer's box is all that is left

@@ -22,8 +22,10 @@ from recovery_world import (
     owned,
     pay,
     recover,
+    share_channel,
     up,
     usable,
+    watch_offers,
 )
 
 from salama.base.machine import CommandRefused
@@ -38,14 +40,10 @@ from salama.storage.backup import BackupKey, read_backup
 def test_a_running_channel_comes_back(tmp_path: Path) -> None:
     world = make_world(tmp_path, 1)
     alice, bob = world.machines
-    offered: list[tuple[str, Tx]] = []
-    world.chain.on_offer = lambda who, tx: offered.append((who, tx))
+    offered = watch_offers(world)
 
     async def story() -> None:
-        await up(world)
-        await fund(world, alice)
-        await open_channel(alice, bob)
-        await usable(world, 2)
+        await share_channel(world, alice, bob)
         await pay(alice, bob, 100_000)
         await lose_disk(bob)
         recover(bob, copy_of(bob).read_bytes())
@@ -132,8 +130,7 @@ def cut_at(tmp_path: Path, seed: int, line: int, victim: int) -> str:
     lost = world.machines[victim]
     where = ""
     world.stopped = lambda machine: None  # type: ignore[method-assign]
-    offered: list[tuple[str, Tx]] = []
-    world.chain.on_offer = lambda who, tx: offered.append((who, tx))
+    offered = watch_offers(world)
 
     async def story() -> None:
         nonlocal where
