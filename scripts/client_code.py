@@ -11,15 +11,15 @@ import sys
 import types
 import typing
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import msgspec
+from made_file import ROOT, write_or_check
 
 from salama.api.method import Method
 from salama.api.schema import METHODS
 
-FILE = Path(__file__).resolve().parents[1] / "src" / "salama" / "api" / "calls.py"
+FILE = ROOT / "src" / "salama" / "api" / "calls.py"
 HEAD = '''"""Every method of a node as a Python method with types. Written by scripts/client_code.py from the schema."""
 
 from __future__ import annotations
@@ -86,9 +86,8 @@ def method_text(method: Method) -> str:
         )
     arguments = ["self", *plain, *(["*", *named] if named else [])]
     given = ", ".join(f"{field.name}={field.name}" for field in fields)
-    name = f"{method.name}_" if method.name in ("import",) else method.name
     return (
-        f"\n    async def {name}({', '.join(arguments)}) -> {method.result.__name__}:\n"
+        f"\n    async def {method.name}({', '.join(arguments)}) -> {method.result.__name__}:\n"
         f'        """{method.summary}"""\n'
         f'        return await self.ask("{method.name}", {method.params.__name__}({given}), {method.result.__name__})\n'
     )
@@ -109,28 +108,16 @@ def text() -> str:
     imports = "".join(f"from {module} import {', '.join(sorted(names))}\n" for module, names in sorted(shapes.items()))
     names = [name for found in shapes.values() for name in found]
     assert len(names) == len(set(names)), "two shapes of the schema have the same name"
-    head = HEAD if "Any" in body.replace("TypeVar", "") else HEAD.replace("Any, ", "")
-    return tidy(head + imports + body)
+    return tidy(HEAD + imports + body)
 
 
 def tidy(code: str) -> str:
     """As ruff writes it."""
-    for words in (("check", "--quiet", "--fix", "--select", "I"), ("format", "--quiet")):
+    for words in (("check", "--quiet", "--fix", "--select", "I,F401"), ("format", "--quiet")):
         command = [sys.executable, "-m", "ruff", *words, "--stdin-filename", str(FILE), "-"]
         code = subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout
     return code
 
 
-def main() -> int:
-    wanted = text()
-    if "--check" not in sys.argv:
-        FILE.write_text(wanted)
-        return 0
-    current = FILE.read_text() == wanted
-    if not current:
-        print("api/calls.py is not what the schema says: run scripts/client_code.py", file=sys.stderr)
-    return int(not current)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(FILE, text()))

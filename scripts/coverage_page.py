@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from made_file import ROOT, write_or_check
+
 PAGE = ROOT / "docs" / "coverage.md"
 HANDLE = re.compile(r"\bB(1[012]|[0-9])\.([0-9]{2})\b(?:\s*(?:-|to|\N{EN DASH})\s*B\1\.([0-9]{2})\b)?")
 TITLES = {
@@ -71,17 +71,5 @@ def _shown(places: Places, handle: tuple[int, int]) -> str:
     return ", ".join(f"`{name.removeprefix('src/salama/').removeprefix('tests/')}`" for name in names)
 
 
-def main() -> int:
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        if current != text:
-            print("docs/coverage.md is not up to date: run scripts/coverage_page.py")
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page()))

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from made_file import ROOT, read, write_or_check
+
 PAGE = ROOT / "docs" / "immunity.md"
 TESTS = ROOT / "tests" / "immunity"
 HEAD = re.compile(r"^([A-K])([0-9]+) (.+?) \((.+)\)$")
@@ -184,21 +185,14 @@ def _code(text: str) -> str:
 
 
 def is_fresh() -> bool:
-    """Whether the page says what the tests say; the last table, which follows the whole code, may lag."""
-    current = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    return current.partition(ELSEWHERE)[0] == page().partition(ELSEWHERE)[0]
+    """Whether the page says what the tests say."""
+    return _is_same(read(PAGE), page())
 
 
-def main() -> int:
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not is_fresh():
-            print("docs/immunity.md is not up to date: run scripts/immunity_page.py")
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+def _is_same(current: str, wanted: str) -> bool:
+    """But for the last table, which follows the whole code and may lag."""
+    return current.partition(ELSEWHERE)[0] == wanted.partition(ELSEWHERE)[0]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(), _is_same))

@@ -11,10 +11,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from made_file import ROOT, write_or_check
+
 sys.path.insert(0, str(ROOT))
 
-from tests.sabotage.run import Patch, read_patches  # noqa: E402
+from tests.sabotage.run import Patch, read_patches
 
 PAGE = ROOT / "docs" / "sabotage.md"
 
@@ -41,16 +42,5 @@ def page(patches: list[Patch]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    text = page(read_patches())
-    if "--check" in sys.argv[1:]:
-        if not PAGE.exists() or PAGE.read_text("utf-8") != text:
-            print("docs/sabotage.md is not up to date: run scripts/sabotage_page.py")
-            return 1
-        return 0
-    PAGE.write_text(text, "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(read_patches())))

@@ -12,7 +12,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+
+from made_file import ROOT, write_or_check
 
 from salama.base.ids import ShortChannelId
 from salama.base.machine import Event, PeerViolation, Reaction
@@ -42,12 +43,10 @@ from salama.wire.gossip import AnnouncementSignatures
 from salama.wire.setup import Error
 from salama.wire.updates import ChannelReestablish
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "channel-states.md"
 SCRIPT = p2wpkh(b"\x02" + bytes(31) + b"\x0c")
 SIMPLE = Features.of_bits({*FEATURES.bits(), OPTION_SIMPLE_CLOSE.odd})
 ZERO = Features.of_bits({*FEATURES.bits(), OPTION_ZEROCONF.odd})
-AWAITING = "awaiting_funding"
 
 Steps = dict[tuple[str, str], set[str]]
 
@@ -428,17 +427,5 @@ def _stages() -> list[str]:
     return lines
 
 
-def main() -> int:
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        if current != text:
-            print("docs/channel-states.md is not up to date: run scripts/states_page.py")
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page()))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import tempfile
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import client_code
 import pytest
 
 import salama
@@ -31,17 +30,9 @@ def socket() -> Iterator[Path]:
         yield Path(directory) / "salama.sock"
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("client_code", ROOT / "scripts" / "client_code.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_client_is_what_the_schema_says() -> None:
     """Else run scripts/client_code.py."""
-    assert script().text() == (ROOT / "src" / "salama" / "api" / "calls.py").read_text()
+    assert client_code.text() == (ROOT / "src" / "salama" / "api" / "calls.py").read_text()
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import states_page
 
 from salama.channel.dispatch import OPEN_PHASES, TABLE, UPDATE_PHASES
 from salama.channel.opening import STAGES
@@ -19,30 +18,21 @@ from salama.wire.setup import Error, Warning
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("states_page", ROOT / "scripts" / "states_page.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_page_is_up_to_date() -> None:
+    assert states_page.PAGE.read_text(encoding="utf-8") == states_page.page(), "run scripts/states_page.py"
 
 
-def test_the_page_is_up_to_date(script: ModuleType) -> None:
-    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run scripts/states_page.py"
-
-
-def test_every_phase_is_reached_and_every_one_has_a_way_out(script: ModuleType) -> None:
-    steps = script.steps_taken()
+def test_every_phase_is_reached_and_every_one_has_a_way_out() -> None:
+    steps = states_page.steps_taken()
     reached, left = {after for _, after in steps}, {before for before, _ in steps}
     assert {phase.value for phase in Phase} <= reached
     assert {phase.value for phase in Phase} - left == {"closed"}
     assert {stage.value for stage in OpeningStage} - left == {"abandoned"}
 
 
-def test_few_violations_close_a_channel(script: ModuleType) -> None:
+def test_few_violations_close_a_channel() -> None:
     """A new one is a decision: the page and this list change with it."""
-    names = {kind.__name__ for kind in script.fatal()}
+    names = {kind.__name__ for kind in states_page.fatal()}
     assert names == {"ClosingDust", "Desynchronised", "FeeNotAgreed", "InvalidRevocation"}
     rooms = {path.name for path in (ROOT / "src/salama/channel").glob("*.py") if ".FAIL_CHANNEL" in path.read_text()}
     assert rooms == {"closing.py", "failing.py", "normal.py", "reestablish.py"}, "an exception may carry it, too"
