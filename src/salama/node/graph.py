@@ -15,7 +15,14 @@ from salama.base.units import BlockHeight, Sat
 from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
 from salama.channel.state import ChannelRecord, Phase
 from salama.crypto.hashes import sha256d
-from salama.gossip.announce import alias_text, make_channel_update, make_node_announcement, says_the_same
+from salama.gossip.announce import (
+    alias_text,
+    direction_of,
+    make_channel_update,
+    make_node_announcement,
+    next_timestamp,
+    says_the_same,
+)
 from salama.gossip.events import (
     GossipDropped,
     GossipStored,
@@ -147,14 +154,14 @@ class GossipActor(Actor[GossipState]):
     def _update(self, record: ChannelRecord, name: ShortChannelId, policy: RelayPolicy, *, private: bool) -> None:
         last = self._own.get(name)
         theirs = record.params.their_node_id
-        stamps = self.graph.timestamps(name) if name in self.graph else (0, 0)
+        said = self.graph.timestamps(name)[direction_of(self._signer.node_id, theirs)]
         made = make_channel_update(
             chain_hash=self._chain_hash,
             short_channel_id=name,
             our_node_id=self._signer.node_id,
             their_node_id=theirs,
             # Strictly newer than anything we have said, also when the clock was set back.
-            timestamp=max(int(self._outside.now()), max(stamps) + 1, (last.timestamp + 1) if last else 0),
+            timestamp=next_timestamp(self._outside.now(), max(said, last.timestamp if last else 0)),
             cltv_expiry_delta=policy.cltv_expiry_delta,
             htlc_minimum=policy.htlc_minimum,
             htlc_maximum=policy.htlc_maximum,
@@ -176,7 +183,7 @@ class GossipActor(Actor[GossipState]):
         own = self.state.own_node
         made = make_node_announcement(
             node_id=self._signer.node_id,
-            timestamp=max(int(self._outside.now()), (own.timestamp + 1) if own else 0),
+            timestamp=next_timestamp(self._outside.now(), own.timestamp if own else 0),
             alias=self._alias,
             rgb_color=bytes(self._signer.node_id[1:4]),
             features=self._features,
