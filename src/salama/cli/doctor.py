@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salama.cli.options import Refusal, data_directory, default_network, wants_json
+from salama.cli.options import Refusal, data_directory, json_option, place_options, wants_json
 
 if TYPE_CHECKING:
     from salama.node.config import Config
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--network", default=default_network, help="Which Bitcoin network.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
+@place_options
 @click.option("--config", "file", type=click.Path(), help="Settings file; default salama.toml in the data directory.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting, as for `salama run`.")
-@click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
+@json_option
 def doctor(network: str, directory: str | None, file: str | None, settings: tuple[str, ...], json_: bool) -> None:
     """Look whether a node can live here: program, disk, clock, data, settings, Bitcoin, port.
 

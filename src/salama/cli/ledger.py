@@ -11,9 +11,8 @@ import click
 
 from salama.api.method import Method
 from salama.api.schema import METHODS
-from salama.base.machine import CommandRefused
 from salama.cli.methods import method_command
-from salama.cli.options import Refusal, default_network, socket_path, wants_json
+from salama.cli.options import answer_of, json_option, place_options, wants_json
 
 PAGE = 1000
 """Lines that are asked for at once when all of them are wanted."""
@@ -34,9 +33,8 @@ TRIES = 10
 )
 @click.option("--limit", type=click.IntRange(1, PAGE), default=100, show_default=True, help="Lines of a page.")
 @click.option("--cursor", default="", help="Where the last page ended (its next cursor).")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
-@click.option("--network", default=default_network, help="Network of the default data directory.")
-@click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
+@place_options
+@json_option
 @click.pass_context
 def ledger(
     context: click.Context,
@@ -87,15 +85,10 @@ class _Asked:
     """The node that is asked."""
 
     def __init__(self, directory: str | None, network: str, as_json: bool) -> None:
-        self._socket, self.as_json = socket_path(directory, network), as_json
+        self._directory, self._network, self.as_json = directory, network, as_json
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        from salama.api.client import call
-
-        try:
-            answer: dict[str, Any] = call(self._socket, method, params)
-        except CommandRefused as refused:
-            raise Refusal(refused, self.as_json) from None
+        answer: dict[str, Any] = answer_of(self._directory, self._network, self.as_json, method, params)
         return answer
 
     def lines(self, period: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -163,9 +156,8 @@ ledger.add_command(_named("accounts", METHODS["ledgeraccounts"]))
 
 @ledger.command()
 @click.option("--full", is_flag=True, help="Add up every line again; takes long when there are many.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
-@click.option("--network", default=default_network, help="Network of the default data directory.")
-@click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
+@place_options
+@json_option
 def check(full: bool, directory: str | None, network: str, json_: bool) -> None:
     """Hold the ledger against the coins, channels and claims that are there, to the millisatoshi.
 

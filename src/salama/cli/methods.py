@@ -9,9 +9,8 @@ import click
 import msgspec
 
 from salama.api.method import Method
-from salama.base.machine import CommandRefused
 from salama.cli.examples import EXAMPLES
-from salama.cli.options import Refusal, default_network, socket_path, wants_json
+from salama.cli.options import answer_of, default_network, wants_json
 
 _CLICK_TYPES: dict[type, click.ParamType[Any]] = {
     msgspec.inspect.IntType: click.INT,
@@ -60,12 +59,7 @@ def method_command(method: Method) -> click.Command:
 
     def invoke(directory_: str | None, network_: str, json_: bool, **params: Any) -> None:
         as_json = wants_json(json_)
-        from salama.api.client import call
-
-        try:
-            result = call(socket_path(directory_, network_), method.name, params)
-        except CommandRefused as refused:
-            raise Refusal(refused, as_json) from None
+        result = answer_of(directory_, network_, as_json, method.name, params)
         if as_json:
             click.echo(json.dumps(result, indent=2))
         else:

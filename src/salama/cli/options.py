@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -24,6 +24,19 @@ def run_options(command: F) -> F:
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
+
+
+def place_options(command: F) -> F:
+    """The options that say which node is meant."""
+    for option in (
+        click.option("--network", default=default_network, help="Network of the node and its default data directory."),
+        click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node."),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "json_", is_flag=True, help="Print JSON also on a terminal.")
 
 
 _RUN_OPTIONS = (
@@ -62,8 +75,26 @@ class Refusal(Exception):
             click.echo(f"  {self.error.remedy}", err=True)
 
 
-def socket_path(directory: str | None, network: str) -> Path:
-    return data_directory(directory, network) / SOCKET_NAME
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns a refusal into a sentence on standard error."""
+    try:
+        yield
+    except CommandRefused as refused:
+        raise Refusal(refused, False) from None
+    except OSError as fault:
+        reason = f"{fault.filename or ''}: {fault.strerror or fault}."
+        raise Refusal(CommandRefused("disk", reason), False) from None
+
+
+def answer_of(directory: str | None, network: str, as_json: bool, method: str, params: dict[str, Any]) -> Any:
+    """What the node says to ``method``. Raises Refusal."""
+    from salama.api.client import call
+
+    try:
+        return call(data_directory(directory, network) / SOCKET_NAME, method, params)
+    except CommandRefused as refused:
+        raise Refusal(refused, as_json) from None
 
 
 def wants_json(flag: bool) -> bool:

@@ -12,8 +12,8 @@ import click
 from salama.api.backup_schema import METHODS
 from salama.base.machine import CommandRefused
 from salama.cli.methods import method_command
-from salama.cli.options import data_directory, default_network, run_options, wants_json
-from salama.cli.seed import open_passphrase, refusing, take_words
+from salama.cli.options import data_directory, json_option, place_options, refusing, run_options, wants_json
+from salama.cli.seed import open_passphrase, take_words
 
 
 @click.command()
@@ -50,25 +50,23 @@ def recover(backup: str | None, birthday: str, extension: bool, sealed: bool, **
 
 @click.group(invoke_without_command=True)
 @click.option("--write", is_flag=True, help="Write it again now, here and to every copy.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
-@click.option("--network", default=default_network, help="Network of the default data directory.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
+@place_options
+@json_option
 @click.pass_context
-def backup(context: click.Context, write: bool, directory: str | None, network: str, as_json: bool) -> None:
+def backup(context: click.Context, write: bool, directory: str | None, network: str, json_: bool) -> None:
     """Where the backup of the channels is, and how old; write it now; or verify one."""
     if context.invoked_subcommand is None:
         command = method_command(METHODS[0])
-        context.invoke(command, write=write, directory_=directory, network_=network, json_=as_json)
+        context.invoke(command, write=write, directory_=directory, network_=network, json_=json_)
 
 
 @backup.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--words", is_flag=True, help="Ask for the words instead of taking those of the data directory.")
 @click.option("--extension", is_flag=True, help="With --words: ask for a BIP 39 passphrase that belongs to them.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node.")
-@click.option("--network", default=default_network, help="Network of the node.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
-def verify(file: str, words: bool, extension: bool, directory: str | None, network: str, as_json: bool) -> None:
+@place_options
+@json_option
+def verify(file: str, words: bool, extension: bool, directory: str | None, network: str, json_: bool) -> None:
     """Restore FILE into a place that is thrown away, and tell what came back and what would be missing.
 
     Changes nothing, and works beside a running node. The exit status is 1 if something would be missing.
@@ -88,7 +86,7 @@ def verify(file: str, words: bool, extension: bool, directory: str | None, netwo
             found = verify_backup(read_sealed(Path(file)), made.bytes(), network, None if words else where)
         except StorageFault as fault:
             raise CommandRefused("bad_backup", f"{file}: {fault}.") from None
-    if wants_json(as_json):
+    if wants_json(json_):
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
         click.echo("\n".join(found.lines()))

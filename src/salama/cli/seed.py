@@ -5,7 +5,6 @@ is ever taken from the command line, where other programs could read it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,22 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from salama.base.machine import CommandRefused
-from salama.cli.options import Refusal, data_directory, default_network
+from salama.cli.options import data_directory, place_options, refusing
 
 if TYPE_CHECKING:
     from salama.node.seed_file import Seed
-
-F = Callable[..., None]
-
-
-def _places(command: F) -> F:
-    """The options that say where the data directory is."""
-    for option in (
-        click.option("--network", default=default_network, help="Network of the default data directory."),
-        click.option("--dir", "directory", type=click.Path(file_okay=False), help="Data directory of the node."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -37,7 +24,7 @@ def _places(command: F) -> F:
 @click.option("--birthday", default="", help="YYYY-MM-DD when the restored words were made: the chain is read from it.")
 @click.option("--extension", is_flag=True, help="Ask for a BIP 39 passphrase that belongs to the words.")
 @click.option("--seal", "sealed", is_flag=True, help="Ask for a passphrase, without which the node cannot start.")
-@_places
+@place_options
 def init(count: str, restore: bool, birthday: str, extension: bool, sealed: bool, directory: str, network: str) -> None:
     """Make or restore the words of a node before its first start.
 
@@ -84,7 +71,7 @@ def take_words(count: int, restore: bool, birthday: str, extension: bool, sealed
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask: for a printer in a safe place.")
-@_places
+@place_options
 def words(yes: bool, directory: str, network: str) -> None:
     """Show the words to whoever may see all the money."""
     from salama.node import seed as seeds
@@ -106,7 +93,7 @@ def words(yes: bool, directory: str, network: str) -> None:
 
 @click.command()
 @click.option("--remove", is_flag=True, help="Leave the words in the clear from now on.")
-@_places
+@place_options
 def passphrase(remove: bool, directory: str, network: str) -> None:
     """Seal the words under a passphrase, or change or remove it."""
     from salama.node import seed as seeds
@@ -123,20 +110,6 @@ def passphrase(remove: bool, directory: str, network: str) -> None:
 
 
 COMMANDS = (init, words, passphrase)
-
-
-class refusing:
-    """Turns a refusal into a sentence on standard error."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
-        if isinstance(fault, CommandRefused):
-            raise Refusal(fault, False) from None
-        if isinstance(fault, OSError):
-            reason = f"{fault.filename or ''}: {fault.strerror or fault}."
-            raise Refusal(CommandRefused("disk", reason), False) from None
 
 
 def _ask(what: str) -> str:
