@@ -174,6 +174,12 @@ def test_settings_that_make_no_sense(home: Path) -> None:
     assert "fee_base" in found["settings"]["remedy"]
 
 
+def test_a_flag_that_sets_nothing(home: Path) -> None:
+    status, found = examined("--dir", str(home), "--set", "alias")
+    assert status == 1
+    assert "--set NAME=VALUE" in found["settings"]["remedy"]
+
+
 def test_a_back_end_that_is_not_there(home: Path) -> None:
     status, found = examined("--dir", str(home), "--set", "bitcoind=http://127.0.0.1:1")
     assert status == 1

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def run_node(options: Mapping[str, Any]) -> int:
             directory,
             file=Path(options["file"]) if options.get("file") else None,
             environment=os.environ,
-            flags=_flags(options),
+            flags={name: str(options[name]) for name in FLAGS if options.get(name) is not None}
+            | settings_given(options.get("settings", ())),
         )
         bitcoind = config.bitcoind
         _check_socket(config.socket)
@@ -98,15 +99,15 @@ def _complain(reason: str, remedy: str) -> int:
     return 1
 
 
-def _flags(options: Mapping[str, Any]) -> dict[str, str]:
-    """What the command line says of settings."""
-    flags = {name: str(options[name]) for name in FLAGS if options.get(name) is not None}
-    for setting in options.get("settings", ()):
+def settings_given(settings: Iterable[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as the command line has them, by name. Raises CommandRefused."""
+    given = {}
+    for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise CommandRefused("bad_setting", f"{setting[:40]!r} sets nothing.", "Write --set NAME=VALUE.")
-        flags[name] = value
-    return flags
+        given[name] = value
+    return given
 
 
 def _log_tasks() -> None:

@@ -29,9 +29,8 @@ def doctor(network: str, directory: str | None, file: str | None, settings: tupl
     """
     as_json = wants_json(json_)
     failed = False
-    flags = dict(setting.partition("=")[::2] for setting in settings)
     findings = []
-    for finding in _findings(data_directory(directory, network), network, file, flags):
+    for finding in _findings(data_directory(directory, network), network, file, settings):
         failed = failed or finding.verdict.value == "fail"
         if as_json:
             fields = {"check": finding.check, "verdict": finding.verdict.value, "seen": finding.seen}
@@ -46,9 +45,10 @@ def doctor(network: str, directory: str | None, file: str | None, settings: tupl
     sys.exit(int(failed))
 
 
-def _findings(directory: Path, network: str, file: str | None, flags: dict[str, str]) -> Iterator[Finding]:
+def _findings(directory: Path, network: str, file: str | None, settings: tuple[str, ...]) -> Iterator[Finding]:
     import os
 
+    from salama.api.daemon import settings_given
     from salama.base.machine import CommandRefused
     from salama.node import doctor as looks
     from salama.node.config import load_config
@@ -60,6 +60,7 @@ def _findings(directory: Path, network: str, file: str | None, flags: dict[str, 
     yield from looks.look_at_data(directory)
     try:
         path = Path(file) if file else None
+        flags = settings_given(settings)
         config = load_config(network, directory, file=path, environment=os.environ, flags=flags)
     except CommandRefused as refused:
         yield looks.Finding("settings", looks.Verdict.FAIL, refused.reason, refused.remedy)
