@@ -1,6 +1,6 @@
 """The words from which every key comes, in a file that only its owner may read (BIP 39).
 
-A file is replaced as a whole: on disk and synced under another name, then renamed. What it holds is in ``seed_file``.
+What the file holds is in ``seed_file``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from salama.base.machine import CommandRefused
 from salama.crypto.seeds import make_words
 from salama.node import dice
 from salama.node.seed_file import SALT_SIZE, MalformedSeed, Sealed, Seed, parse, render, seal
+from salama.storage.directory import replacing
 
 FILE_NAME: Final = "seed.words"
 ENTROPY_SIZE: Final = {12: 16, 24: 32}
@@ -91,19 +92,8 @@ def write_seed(directory: Path, seed: Seed, passphrase: str = "", *, replace: bo
         raise CommandRefused("seed_exists", f"There is a seed in {directory} already.", "Choose another directory.")
     content = render(seal(seed, normal(passphrase), dice.fresh(SALT_SIZE)) if passphrase else seed)
     # On disk, whole and synced, before anything is derived from it or the old one is gone.
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)
 
 
 def change_passphrase(directory: Path, old: str, new: str) -> None:

@@ -10,7 +10,6 @@ an old database.
 from __future__ import annotations
 
 import hmac
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from salama.base.units import BlockHeight
 from salama.channel.backup import ChannelBackup
 from salama.crypto import ciphers
 from salama.crypto.seeds import ExtendedKey
-from salama.storage.directory import make_private_file, sync_directory
+from salama.storage.directory import replacing
 from salama.storage.errors import CorruptRecord, StorageFault
 from salama.storage.layouts import Codec
 from salama.wallet.keys import Kind
@@ -174,14 +173,8 @@ def _unpack(plain: bytes) -> StaticBackup:
 def write_backup(path: Path, data: bytes) -> None:
     """Replace the file at ``path``: after a crash it is whole, the old one or the new one. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    make_private_file(temporary)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
+    with replacing(path) as fresh:
+        fresh.write_bytes(data)
 
 
 def read_backup(path: Path, key: BackupKey) -> StaticBackup:

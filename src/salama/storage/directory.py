@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -32,6 +34,23 @@ def make_private_file(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A private, empty file beside ``path``, to be filled; at the end it takes the place of ``path``.
+
+    After a crash ``path`` is whole, the old one or the new one. Raises OSError; then, or if the caller raises, the old
+    one stands.
+    """
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    make_private_file(fresh)
+    yield fresh
+    with fresh.open("rb+") as file:
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    sync_directory(path.parent)
 
 
 class DirectoryLock:

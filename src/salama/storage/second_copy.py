@@ -9,7 +9,6 @@ behind: after a crash between the two, and after the node ran without it.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from salama.storage.database import DATABASE_NAME, damage_named
-from salama.storage.directory import make_private_file, sync_directory
+from salama.storage.directory import replacing
 from salama.storage.errors import CopyAhead, CopyUnusable, CorruptDatabase
 from salama.storage.schema import APPLICATION_ID
 from salama.storage.tables import KEY_VALUES, Statement
@@ -130,22 +129,16 @@ def _fill(path: Path, database: sqlite3.Connection, count: int) -> None:
     for name, value in ((IDENTITY, identity), (COUNT, count.to_bytes(8, "big")), (APART, b"")):
         database.execute(KEY_VALUES.put, (name, value))
     database.execute("COMMIT")
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    make_private_file(fresh)
-    copy = sqlite3.connect(fresh, isolation_level=None)
-    try:
-        database.backup(copy)
-        for pragma in _PRAGMAS:
-            copy.execute(pragma).fetchall()
-        # One more write, which is synced with all that came before it.
-        copy.execute(KEY_VALUES.put, (COUNT, count.to_bytes(8, "big")))
-    finally:
-        copy.close()
-    with fresh.open("rb+") as file:
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_directory(path.parent)
+    with replacing(path) as fresh:
+        copy = sqlite3.connect(fresh, isolation_level=None)
+        try:
+            database.backup(copy)
+            for pragma in _PRAGMAS:
+                copy.execute(pragma).fetchall()
+            # One more write, which is synced with all that came before it.
+            copy.execute(KEY_VALUES.put, (COUNT, count.to_bytes(8, "big")))
+        finally:
+            copy.close()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
