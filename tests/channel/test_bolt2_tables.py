@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from test_channel_reestablish import used_pair as used
 
 from salama.base.ids import Txid
 from salama.bitcoin.script import p2wpkh
@@ -39,18 +40,6 @@ SCRIPT = p2wpkh(b"\x02" + bytes(31) + b"\x0c")
 BURN = b"\x6a\x06salama"
 
 # --- before: what was lost with the connection ------------------------------------------------------------------------
-
-
-def used() -> Pair:
-    """Alice's and Bob's commitments have moved on from the first, and nothing is under way."""
-    pair = Pair.opened()
-    for end in (pair.alice, pair.bob, pair.alice):
-        end.adds(2_000_000)
-        pair.settle()
-    for end in (pair.alice, pair.bob):
-        end.settles_all()
-    pair.settle()
-    return pair
 
 
 def lost_signature() -> Pair:

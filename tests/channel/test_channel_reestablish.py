@@ -94,6 +94,7 @@ def test_every_cell_has_a_verdict() -> None:
 
 
 def used_pair() -> Pair:
+    """Both commitments have moved on from the first, and nothing is under way."""
     pair = Pair.opened()
     for end in (pair.alice, pair.bob, pair.alice):
         end.adds(2_000_000)
