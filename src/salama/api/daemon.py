@@ -15,7 +15,7 @@ from typing import Any
 
 from salama.api.logs import LOG_NAME, log_to
 from salama.api.methods import Methods
-from salama.api.places import data_directory
+from salama.api.places import SOCKET_NAME, data_directory
 from salama.api.process import notify, stop_on_signals, tell_step
 from salama.api.server import RpcServer
 from salama.base.machine import CommandRefused
@@ -58,7 +58,7 @@ def run_node(options: Mapping[str, Any]) -> int:
             | settings_given(options.get("settings", ())),
         )
         bitcoind = config.bitcoind
-        _check_socket(config.socket)
+        _check_socket(directory / SOCKET_NAME)
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         log_to(config.directory, config.log_level)
@@ -143,14 +143,15 @@ async def _serve(
     if running.done():
         await running
         return node.starts_again
-    server = RpcServer(config.socket, Methods(node).handlers())
+    socket = config.directory / SOCKET_NAME
+    server = RpcServer(socket, Methods(node).handlers())
     await server.start()
     try:
         line = {
             "ready": True,
             "node_id": str(node.signer.node_id),
             "listen": node.listening,
-            "socket": str(config.socket),
+            "socket": str(socket),
             "network": config.network.name,
         }
         _rest_the_collector()

@@ -56,10 +56,6 @@ class Config:
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where each setting that is not at its default was said."""
 
-    @property
-    def socket(self) -> Path:
-        return self.directory / "salama.sock"
-
     def value(self, name: str) -> Any:
         """The value of a setting of the table."""
         return getattr(self.policy if SETTINGS[name].policy else self, name)
