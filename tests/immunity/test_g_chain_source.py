@@ -251,6 +251,7 @@ def test_g4_a_height_that_falls_takes_nothing_back() -> None:
     ],
 )
 def test_g7_a_password_that_leaves_the_machine_is_warned_of(url: str, local: bool) -> None:
-    node = SimpleNamespace(backend=Bitcoind(url), chain=SimpleNamespace(trouble=""))
+    joint = SimpleNamespace(waiting=list)
+    node = SimpleNamespace(backend=Bitcoind(url), chain=SimpleNamespace(trouble=""), joint=joint)
     warnings = Node.warnings(node)  # type: ignore[arg-type]
     assert [("unencrypted" in one) for one in warnings] == ([] if local else [True])

@@ -140,6 +140,7 @@ class Bottle:
         async def giving_up(node: Node) -> None:
             for channel_id, actor in list(node.channels.by_id.items()):
                 if actor.record is not None and is_held(actor.record):
+                    assert any(str(channel_id) in warning for warning in node.warnings())
                     try:
                         await Methods(node).openabort(funding.OpenAbortParams(opening=str(channel_id)))
                     except CommandRefused as refused:

@@ -46,6 +46,8 @@ def test_another_wallet_pays_for_a_channel(network: LocalNetwork) -> None:
     network.kill(alice)
     alice = network.start("alice")
     assert network.mempool() == []
+    (warning,) = alice.call("getinfo")["warnings"]
+    assert channel in warning and "openabort" in warning
     assert code_of(alice, "openfinish", channel=channel, psbt=unsigned["psbt"]) == "psbt_incomplete"
 
     signed = carol.call("psbtsign", psbt=unsigned["psbt"])
@@ -53,6 +55,7 @@ def test_another_wallet_pays_for_a_channel(network: LocalNetwork) -> None:
     done = alice.call("openfinish", channel=channel, psbt=signed["psbt"])
     assert done["funding_txid"] == verified["funding_txid"]
     assert network.mempool() == [done["funding_txid"]]
+    assert alice.call("getinfo")["warnings"] == []
     assert code_of(alice, "openabort", opening=channel) == "not_held"
     network.mine(6)
     network.usable(alice, bob)

@@ -21,7 +21,7 @@ from salama.channel.events import ForgetChannel, PublishFunding
 from salama.channel.state import Phase
 from salama.crypto.secp256k1 import public_key
 from salama.node.chain import Broadcaster
-from salama.node.joint_funding import JointFunding, Wanted
+from salama.node.joint_funding import MAX_EXTERNAL, JointFunding, Wanted
 from salama.node.outside import Outside
 from salama.node.psbts import Psbts
 from salama.node.spending import Spending
@@ -89,6 +89,7 @@ def _block(tx: Tx, height: int) -> Any:
 
 
 STRANGER = p2wsh(b"\x51")
+PEER = NodeId(public_key(bytes(31) + b"\x01"))
 
 
 def test_what_is_spent_is_on_disk_before_the_network_hears_of_it(tmp_path: Path) -> None:
@@ -224,11 +225,16 @@ class Channels:
             assert isinstance(event, ForgetChannel)
             self.registry.said.append(f"{self.name} forgotten")
 
+    def records(self) -> list[Any]:
+        return [actor.record for actor in self.by_id.values()]
+
     def funded_by(self, funder: object) -> Any:
         return self.funders.get(funder)
 
     async def command(self, actor: Any, event: PublishFunding) -> None:
         assert all(one.witness for one in event.tx.inputs)
+        if self.fails == "power":
+            raise CommandRefused("power", "failed")
         self.said.append(f"{actor.name} published")
 
 
@@ -244,8 +250,7 @@ def batch(directory: Path, fails: str, monkeypatch: pytest.MonkeyPatch) -> list[
 
     async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
         joint = JointFunding(Channels(said, fails), wallet, backend, Outside())  # type: ignore[arg-type]
-        peer = NodeId(public_key(bytes(31) + b"\x01"))
-        wanted = [Wanted(peer, Sat(amount), Msat(0), True) for amount in (100_000, 200_000)]
+        wanted = [Wanted(PEER, Sat(amount), Msat(0), True) for amount in (100_000, 200_000)]
         if fails:
             with pytest.raises(CommandRefused):
                 await joint.open_batch(wanted, RATE)
@@ -269,3 +274,71 @@ def test_a_batch_is_signed_when_the_last_peer_has_signed(tmp_path: Path, monkeyp
 def test_a_batch_that_fails_is_never_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     said = batch(tmp_path, fails, monkeypatch)
     assert "we signed" not in said and "first forgotten" in said
+
+
+def test_a_channel_whose_batch_has_ended_is_waiting_and_one_whose_batch_goes_on_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction reached no channel, as if the power had failed: only a person can tell what becomes of it."""
+    during: list[list[ChannelId]] = []
+    sign = WalletActor.sign
+
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        channels = Channels([], "power")
+        joint = JointFunding(channels, wallet, backend, Outside())  # type: ignore[arg-type]
+
+        def looking(self: WalletActor, *arguments: Any) -> Tx:
+            during.append(joint.waiting())
+            return sign(self, *arguments)
+
+        monkeypatch.setattr(WalletActor, "sign", looking)
+        wanted = [Wanted(PEER, Sat(amount), Msat(0), True) for amount in (100_000, 200_000)]
+        with pytest.raises(CommandRefused):
+            await joint.open_batch(wanted, RATE)
+        assert during == [[]] and len(channels.by_id) == 2
+        assert sorted(joint.waiting()) == sorted(channels.by_id)
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
+def test_openings_that_begin_at_the_same_time_are_bounded_too(tmp_path: Path) -> None:
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        joint = JointFunding(Channels([], ""), wallet, backend, Outside())  # type: ignore[arg-type]
+        wanted = Wanted(PEER, Sat(100_000), Msat(0), True)
+        begun = await asyncio.gather(*(joint.begin(wanted) for _ in range(MAX_EXTERNAL + 3)), return_exceptions=True)
+        refused = [one.code for one in begun if isinstance(one, CommandRefused)]
+        assert refused == ["too_many_openings"] * 3
+        names = [one[0] for one in begun if not isinstance(one, BaseException)]
+        assert len(set(names)) == MAX_EXTERNAL
+        assert all(await asyncio.gather(*(joint.abort(name, "enough") for name in names)))
+        assert await joint.begin(wanted)
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
+def test_an_opening_whose_caller_goes_away_before_the_peer_answers_ends(tmp_path: Path) -> None:
+    """Nobody knows its name."""
+
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        ended: list[str] = []
+        answers = asyncio.Event()
+
+        class Slow(Channels):
+            async def open(self, *arguments: Any, **named: Any) -> Any:
+                await answers.wait()
+                try:
+                    return await super().open(*arguments, **named)
+                except CommandRefused as refused:
+                    ended.append(refused.code)
+                    raise
+
+        joint = JointFunding(Slow([], ""), wallet, backend, Outside())  # type: ignore[arg-type]
+        asking = asyncio.create_task(joint.begin(Wanted(PEER, Sat(100_000), Msat(0), True)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        answers.set()
+        await asyncio.sleep(0.01)
+        assert ended == ["aborted"]
+
+    with_wallet(tmp_path, BroadcastResult(True), work)

@@ -86,7 +86,6 @@ def _read(done: asyncio.Task[Opened]) -> None:
 class _External:
     funder: Funder
     opening: asyncio.Task[Opened] = field(repr=False)
-    output: TxOut
 
 
 class JointFunding:
@@ -185,10 +184,14 @@ class JointFunding:
 
     def held_for(self, txid: Txid) -> list[ChannelId]:
         """Channels that wait for this transaction."""
-        records = [actor.record for actor in self._channels.by_id.values()]
-        return [
-            one.channel_id for one in records if one is not None and one.funding.outpoint.txid == txid and is_held(one)
-        ]
+        return [one.channel_id for one in self._held() if one.funding.outpoint.txid == txid]
+
+    def waiting(self) -> list[ChannelId]:
+        """Channels whose funding only a person can bring, or give up: no batch under way will sign it."""
+        return [one.channel_id for one in self._held() if one.funding.outpoint.txid not in self._batches]
+
+    def _held(self) -> list[ChannelRecord]:
+        return [one for one in self._channels.records() if is_held(one)]
 
     async def publish(self, channel_id: ChannelId, tx: Tx) -> None:
         """Write the signed transaction into the channel, then to the network. Raises CommandRefused."""
@@ -207,16 +210,14 @@ class JointFunding:
         """
         if len(self._external) >= MAX_EXTERNAL:
             raise CommandRefused("too_many_openings", f"{MAX_EXTERNAL} openings wait for their funding already.")
-        funder = Funder()
+        funder, name = Funder(), self._outside.entropy(8).hex()
         opening = asyncio.create_task(
             self._channels.open(
                 wanted.node_id, wanted.amount, wanted.push, announce=wanted.announce, feerate=None, funder=funder,
                 of_ours=Sat(0), seconds=EXTERNAL_SECONDS,
             )
         )  # fmt: skip
-        (output,) = await self._all_asked([funder], [opening])
-        name = self._outside.entropy(8).hex()
-        self._external[name] = _External(funder, opening, output)
+        self._external[name] = _External(funder, opening)
 
         def ended(done: asyncio.Task[Opened]) -> None:
             self._external.pop(name, None)
@@ -224,6 +225,11 @@ class JointFunding:
             _read(done)
 
         opening.add_done_callback(ended)
+        try:
+            (output,) = await self._all_asked([funder], [opening])
+        except BaseException:
+            funder.refuse("aborted", "nobody waits for it any more")
+            raise
         return name, output
 
     async def verify(self, name: str, psbt: Psbt) -> Opened:
@@ -231,13 +237,14 @@ class JointFunding:
         CommandRefused.
         """
         waiting = self._external.get(name)
-        if waiting is None or waiting.funder.made.done():
+        if waiting is None or not waiting.funder.asked.done() or waiting.funder.made.done():
             raise CommandRefused("unknown_opening", "No opening of this name waits.", "`openpsbt` begins one.")
-        places = [vout for vout, output in enumerate(psbt.tx.outputs) if output == waiting.output]
+        wanted = waiting.funder.asked.result()
+        places = [vout for vout, output in enumerate(psbt.tx.outputs) if output == wanted]
         if len(places) != 1:
             raise CommandRefused(
                 "funding_wrong",
-                f"The PSBT pays {waiting.output.value} satoshis to the channel {len(places)} times.",
+                f"The PSBT pays {wanted.value} satoshis to the channel {len(places)} times.",
                 "It must do so once.",
             )
         for index in range(len(psbt.inputs)):
@@ -259,7 +266,8 @@ class JointFunding:
 
     def pays_unsigned_channel(self, tx: Tx) -> bool:
         """Whether an output is meant for a channel whose peer has not signed our first commitment."""
-        waiting = {one.output for one in self._external.values()}
+        asked = [one.funder.asked for one in self._external.values()]
+        waiting = {one.result() for one in asked if one.done()}
         return any(output in waiting for output in tx.outputs)
 
     async def abort(self, name: str, reason: str) -> bool:
@@ -292,18 +300,15 @@ class JointFunding:
 
     def _is_signed(self, txid: Txid) -> bool:
         """Whether the transaction is on record, with another channel of it or in the wallet."""
-        records = [actor.record for actor in self._channels.by_id.values()]
-        return txid in signed_fundings([one for one in records if one is not None], self._wallet.state)
+        return txid in signed_fundings(self._channels.records(), self._wallet.state)
 
     def resume(self) -> None:
         """At start-up: what one channel, or the wallet, has signed is given to those that still wait for it."""
-        actors = [(actor, actor.record) for actor in self._channels.by_id.values()]
-        signed = signed_fundings([record for _, record in actors if record is not None], self._wallet.state)
-        for actor, record in actors:
-            if record is not None and is_held(record):
-                tx = signed.get(record.funding.outpoint.txid)
-                if tx is not None:
-                    actor.tell(PublishFunding(tx))
+        signed = signed_fundings(self._channels.records(), self._wallet.state)
+        for record in self._held():
+            tx = signed.get(record.funding.outpoint.txid)
+            if tx is not None:
+                self._channels.by_id[record.channel_id].tell(PublishFunding(tx))
 
 
 def signed_fundings(records: Iterable[ChannelRecord], wallet: WalletState) -> dict[Txid, Tx]:

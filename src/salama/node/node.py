@@ -244,7 +244,7 @@ class Node:
             self.signer.node_id,
             journal,
             lambda: self.wallet.state,
-            lambda: [actor.record for actor in self.channels.by_id.values() if actor.record is not None],
+            self.channels.records,
             lambda node_id: node_addresses(self.gossip.graph, node_id),
             outside,
         )
@@ -353,8 +353,7 @@ class Node:
 
     def is_recovering(self) -> bool:
         """Whether a peer may still bring channels that we do not know."""
-        records = [actor.record for actor in self.channels.by_id.values() if actor.record is not None]
-        return is_recovering(self.journal, records)
+        return is_recovering(self.journal, self.channels.records())
 
     def _brought(self, sealed: bytes) -> None:
         if not self.starts_again:
@@ -441,6 +440,11 @@ class Node:
             found.append(f"We do not see the chain as it is: {trouble}. Nothing new is relayed, no channel is opened.")
         if not self.backend.is_local:
             found.append("Questions to bitcoind and their password cross a network unencrypted; use a tunnel.")
+        if waiting := ", ".join(map(str, self.joint.waiting())):
+            found.append(
+                "These channels wait for their funding; `salama openfinish` brings it, `salama openabort` ends one: "
+                f"{waiting}."
+            )
         return found
 
     def _mind_chain(self) -> None:

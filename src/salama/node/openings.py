@@ -23,7 +23,7 @@ from salama.channel.limits import room_of_trust
 from salama.channel.opening import InboundOpen, OpenRequest, accept_inbound, open_channel
 from salama.channel.opening_rules import Offer, objection_to_open
 from salama.channel.policy import Policy
-from salama.channel.state import AnyChannel, Opening, OpeningStage, Phase
+from salama.channel.state import AnyChannel, ChannelRecord, Opening, OpeningStage, Phase
 from salama.node.cap import beyond
 from salama.node.chain import Broadcaster
 from salama.node.channel_actor import ChannelActor, purpose_of
@@ -276,6 +276,10 @@ class Openings(ABC):
     def states(self) -> list[AnyChannel]:
         """Every channel, and every opening."""
         return [actor.state for actor in {*self.by_id.values(), *self._openings.values()}]
+
+    def records(self) -> list[ChannelRecord]:
+        """What is on record of every channel."""
+        return [actor.record for actor in self.by_id.values() if actor.record is not None]
 
     def fee_reserve(self) -> Sat:
         """What the wallet must keep for closing every channel by force (immunity C20)."""
