@@ -21,8 +21,12 @@ from salama.channel.commitments import local_commitment_tx, remote_commitment_tx
 from salama.channel.env import Feerates
 from salama.channel.events import AddRefused
 from salama.channel.limits import _trim_floors, exposure_of
+from salama.channel.opening import accept_inbound
+from salama.channel.opening_rules import objection_to_accept
 from salama.channel.policy import DEFAULT_POLICY
-from salama.testing.pair import End, Pair, default_env
+from salama.channel.state import Opening, OpeningStage
+from salama.testing.pair import FEATURES, End, Pair, default_env
+from salama.wire.opening import OpenChannel
 
 LIMIT = 1_000_000
 TIGHT = replace(default_env(), policy=replace(DEFAULT_POLICY, max_dust_exposure=Msat(LIMIT)))
@@ -104,5 +108,23 @@ def test_no_fee_rate_moves_the_edge(owner_is_us: bool) -> None:
     assert len({_trim_floors(record, owner_is_us, rate) for rate in (0, 253, 50_000, FeeratePerKw.MAX)}) == 1
 
 
-def test_a_peer_cannot_choose_a_dust_limit_that_makes_everything_dust() -> None:
+@pytest.mark.parametrize("beyond", [0, 1])
+@pytest.mark.parametrize("whose", ["opener", "accepter"])
+def test_a_peer_cannot_choose_a_dust_limit_that_makes_everything_dust(whose: str, beyond: int) -> None:
     assert DEFAULT_POLICY.max_their_dust_limit <= Sat(10_000)
+    dust = Sat(int(DEFAULT_POLICY.max_their_dust_limit) + beyond)
+    pair = Pair.of()
+    # Large enough for a reserve above it.
+    pair.opens(10_000_000, 0)
+    (offer,) = pair.alice.sent()
+    assert isinstance(offer, OpenChannel)
+    if whose == "opener":
+        offer = replace(offer, dust_limit_satoshis=dust)
+    done = accept_inbound(pair.inbound(offer), pair.bob.env)
+    assert isinstance(done.state, Opening)
+    if whose == "opener":
+        assert (done.state.stage is OpeningStage.ABANDONED) == bool(beyond), done.state.reason
+    else:
+        assert done.state.accept is not None
+        answer = replace(done.state.accept, dust_limit_satoshis=dust)
+        assert bool(objection_to_accept(answer, offer, FEATURES, FEATURES, DEFAULT_POLICY)) == bool(beyond)
