@@ -7,21 +7,17 @@ downstream is carried up as a node does it: row by row, and again from the begin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "onchain"))
 
-from onchain_world import Chain, Side, World, open_chain
+from onchain_world import Chain, Side, World, children, events_of, kind_of, open_chain
 
-from salama.base.ids import Txid
 from salama.base.machine import Row
-from salama.bitcoin.tx import Tx
-from salama.chain.devnet.mempool import Entry
-from salama.channel.events import FailHtlc, HtlcFailed, Origin, PreimageLearned, PublicEvent, SettleHtlc
-from salama.onchain.identify import CloseKind
+from salama.channel.events import FailHtlc, HtlcFailed, Origin, PreimageLearned, SettleHtlc
 from salama.onchain.machine import close_of
 from salama.onchain.outputs import Role
 
@@ -46,30 +42,12 @@ def worlds_of(chain: Chain, count: int, **terms: int) -> Iterator[list[World]]:
     yield [World.open(chain, **terms) for _ in range(count)]
 
 
-def events_of(side: Side, name: str) -> list[dict[str, object]]:
-    """The lines ``onchain.NAME`` of the account."""
-    return [dict(row.fields) for row in side.rows if isinstance(row, PublicEvent) and row.name == f"onchain.{name}"]
-
-
-def kind_of(side: Side) -> CloseKind:
-    """What spent the funding, as ``side`` sees it."""
-    assert side.state is not None
-    close, _ = close_of(side.state, side.htlcs_at)
-    assert close is not None
-    return close.kind
-
-
 def balance_of(side: Side) -> int:
     """Satoshis of the delayed balance in our own commitment on the chain."""
     assert side.state is not None
     close, _ = close_of(side.state, side.htlcs_at)
     assert close is not None
     return sum(int(output.amount) for output in close.outputs if output.role is Role.TO_LOCAL)
-
-
-def children(pool: Mapping[Txid, Entry], parent: Tx) -> list[Entry]:
-    """Entries of the mempool that spend ``parent``."""
-    return [e for e in pool.values() if any(i.outpoint.txid == parent.txid for i in e.tx.inputs)]
 
 
 def alike(world: World, adder: Side, count: int, amount: int, expiries: list[int]) -> None:

@@ -8,12 +8,12 @@ codec at each turn, so that each test is also a test of a restart; ``Side.restar
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from salama.base.ids import OutPoint
+from salama.base.ids import OutPoint, Txid
 from salama.base.machine import Effect, Event, Row
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin import sighash
@@ -21,6 +21,7 @@ from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.script import p2wpkh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
 from salama.chain.devnet import miner
+from salama.chain.devnet.mempool import Entry
 from salama.chain.devnet.policy import Rejected
 from salama.chain.devnet.regtest import Regtest
 from salama.channel.env import ChannelEnv, Feerates
@@ -33,6 +34,7 @@ from salama.channel.events import (
     FundingSpent,
     HtlcFailed,
     PreimageLearned,
+    PublicEvent,
     RequestFunding,
 )
 from salama.channel.policy import Policy
@@ -57,7 +59,8 @@ from salama.onchain.events import (
     SpendSeen,
     Woken,
 )
-from salama.onchain.machine import OnchainEnv, awaited, complete, follow, new_state, turn, watched
+from salama.onchain.identify import CloseKind
+from salama.onchain.machine import OnchainEnv, awaited, close_of, complete, follow, new_state, turn, watched
 from salama.onchain.signing import OweClaim, PublishClaim
 from salama.onchain.state import OnchainState
 from salama.storage.writes import ONCHAIN
@@ -462,3 +465,21 @@ class World:
     def force_close(self, side: Side) -> Tx:
         side.does(ForceClose("test"))
         return side.end.broadcasts[-1]
+
+
+def events_of(side: Side, name: str) -> list[dict[str, object]]:
+    """The lines ``onchain.NAME`` of the account."""
+    return [dict(row.fields) for row in side.rows if isinstance(row, PublicEvent) and row.name == f"onchain.{name}"]
+
+
+def kind_of(side: Side) -> CloseKind:
+    """What spent the funding, as ``side`` sees it."""
+    assert side.state is not None
+    close, _ = close_of(side.state, side.htlcs_at)
+    assert close is not None
+    return close.kind
+
+
+def children(pool: Mapping[Txid, Entry], parent: Tx) -> list[Entry]:
+    """Entries of the mempool that spend ``parent``."""
+    return [e for e in pool.values() if any(i.outpoint.txid == parent.txid for i in e.tx.inputs)]

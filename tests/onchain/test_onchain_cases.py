@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from onchain_world import IRREVOCABLE, Chain, Side, World, open_chain
+from onchain_world import IRREVOCABLE, Chain, Side, World, children, events_of, kind_of, open_chain
 
-from salama.base.ids import Txid
 from salama.base.units import BlockHeight, Sat
 from salama.bitcoin.script import p2wsh
 from salama.bitcoin.tx import Tx, TxIn, TxOut
-from salama.chain.devnet.mempool import Entry
-from salama.channel.events import (
-    HtlcFailed,
-    PublicEvent,
-)
+from salama.channel.events import HtlcFailed
 from salama.channel.scripts import funding_script, to_remote_script
 from salama.onchain.events import BlockSeen, OutputsLeft, SpendSeen
 from salama.onchain.identify import CloseKind, identify
@@ -32,23 +27,6 @@ from salama.testing.pair import preimage_of
 def chain() -> Iterator[Chain]:
     with open_chain() as one:
         yield one
-
-
-def events_of(side: Side, name: str) -> list[dict[str, object]]:
-    return [dict(row.fields) for row in side.rows if isinstance(row, PublicEvent) and row.name == f"onchain.{name}"]
-
-
-def kind_of(side: Side) -> CloseKind:
-    assert side.state is not None
-    close, _ = close_of(side.state, side.htlcs_at)
-    assert close is not None
-    return close.kind
-
-
-# --- preimages beat everything ----------------------------------------------------------------------------------------
-
-
-# --- duplicates -------------------------------------------------------------------------------------------------------
 
 
 # --- late, early, never -----------------------------------------------------------------------------------------------
@@ -142,10 +120,6 @@ def test_a_spend_that_nobody_should_have_made_is_alarming(chain: Chain) -> None:
 
 
 # --- fees -------------------------------------------------------------------------------------------------------------
-
-
-def children(pool: Mapping[Txid, Entry], parent: Tx) -> list[Entry]:
-    return [e for e in pool.values() if any(i.outpoint.txid == parent.txid for i in e.tx.inputs)]
 
 
 @pytest.mark.parametrize("market", [5_000, 25_000, 125_000])
