@@ -155,6 +155,19 @@ def test_the_fee_of_a_withdrawal_does_not_come_from_the_reserve(tmp_path: Path) 
     with_wallet(tmp_path, BroadcastResult(True), work)
 
 
+def test_withdrawals_at_the_same_time_leave_the_reserve_together(tmp_path: Path) -> None:
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        spending._reserve = lambda: Sat(300_000)
+        both = await asyncio.gather(
+            *(spending.withdraw(STRANGER, Sat(300_000), None) for _ in range(2)), return_exceptions=True
+        )
+        assert [one.code for one in both if isinstance(one, CommandRefused)] == ["reserve_missing"]
+        await wallet.settled()
+        assert wallet.spendable() >= 300_000 and not wallet.state.leases
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
 def test_a_psbt_takes_no_coin_that_is_set_aside_for_something_else(tmp_path: Path) -> None:
     """It was made while the coin was free, and is signed when a channel waits for it."""
 

@@ -6,6 +6,7 @@ again at the next start, from the same record.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -50,6 +51,8 @@ class Spending:
         self._wallet, self._backend, self._broadcaster = wallet, backend, broadcaster
         self._feerate, self._height, self._outside = feerate, height, outside
         self._reserve, self._funds_channel = reserve, funds_channel
+        self._withdrawing = asyncio.Lock()
+        """One after another, or two that begin together would count on the same coins for the reserve."""
 
     async def withdraw(
         self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None, coins: tuple[OutPoint, ...] = ()
@@ -58,6 +61,12 @@ class Spending:
 
         Raises CommandRefused, also if the network refuses the transaction; then the coins are free again.
         """
+        async with self._withdrawing:
+            return await self._withdraw(script, amount, feerate, coins)
+
+    async def _withdraw(
+        self, script: bytes, amount: Sat | None, feerate: FeeratePerKw | None, coins: tuple[OutPoint, ...]
+    ) -> Spent:
         available = self._wallet.spendable()
         self._check_reserve(amount, available)
         output = TxOut(amount if amount is not None else Sat(0), script)
