@@ -63,16 +63,21 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
 def account(world: World, side: Side, amounts: Mapping[int, int]) -> Outcome:
     """What became of the outgoing HTLCs of ``side``, whose ``amounts`` differ from each other, by id."""
     assert side.learned().isdisjoint(side.failed())
-    chain = world.chain.core.chain
-    commitment = world.chain.core.transaction(chain.spenders[side.end.record.funding.outpoint])
-    assert commitment is not None
-    by_value = {int(out.value): commitment[0].outpoint(n) for n, out in enumerate(commitment[0].outputs)}
-    lost = 0
-    for number, amount in amounts.items():
-        taker = chain.spenders.get(by_value[amount])
-        if number not in side.learned() and (taker is None or bytes(taker) not in side.sent):
-            lost += amount
+    lost = sum(amounts[number] for number in open_to_theft(world, side, amounts))
     return Outcome(sum(amounts.values()), lost, world.gained(side)[1])
+
+
+def open_to_theft(world: World, side: Side, amounts: Mapping[int, int]) -> set[int]:
+    """Ids of the HTLCs that the peer has, or can still take by a preimage that ``side`` has not seen."""
+    chain = world.chain.core.chain
+    closed_by = chain.spenders.get(side.end.record.funding.outpoint)
+    commitment = None if closed_by is None else world.chain.core.transaction(closed_by)
+    if commitment is None:
+        return set(amounts)
+    by_value = {int(out.value): commitment[0].outpoint(n) for n, out in enumerate(commitment[0].outputs)}
+    takers = {number: chain.spenders.get(by_value[amount]) for number, amount in amounts.items()}
+    ours = {number for number, taker in takers.items() if taker is not None and bytes(taker) in side.sent}
+    return set(amounts) - ours - side.learned()
 
 
 def offer_htlcs(world: World, amounts: Mapping[int, int], expiry: int, delta: int) -> None:

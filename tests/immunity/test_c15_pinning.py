@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from adversaries import account, heavy_child, lose_broadcasts, market, mine_dear, offer_htlcs
+from adversaries import account, heavy_child, lose_broadcasts, market, mine_dear, offer_htlcs, open_to_theft
 from onchain_relay import Chain, World, children, kind_of, open_chain
 
 from salama.bitcoin.script import p2wpkh
@@ -60,6 +60,7 @@ def test_a_low_fee_child_of_the_peers_pins_nothing_past_its_deadline(chain: Chai
         assert chain.height < expiry + DELTA, "upstream would close"
         mine_dear(chain, 10_000)
         world.follow()
+    assert not open_to_theft(world, alice, amounts), "given up upstream, but not home"
     market(world, 1_000)
     world.run_until_over(alice)
     outcome = account(world, alice, amounts)

@@ -5,7 +5,7 @@ deadlines upstream, and what did not was taken with the preimages.
 
 Defence: the value and the number of HTLCs in flight are bounded for each channel (channel/policy.py), deadlines
 upstream are 80 blocks away (cltv_expiry_delta), and onchain/bump.py:scheduled_feerate pays up to half of a claim as its
-own deadline nears, so that the most valuable go first.
+own deadline nears, whatever is believed of the market.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from adversaries import Outcome, account, market, mine_dear, mine_only, offer_htlcs, together
+from adversaries import Outcome, account, market, mine_dear, mine_only, offer_htlcs, open_to_theft, together
 from onchain_relay import Chain, World, open_chain
 
 from salama.onchain.bump import BUDGET_PERCENT
@@ -44,10 +44,36 @@ def test_a_fee_spike_of_fifty_times(chain: Chain, blocks: int) -> None:
         mine_dear(chain, 50_000)
         world.follow()
     market(world, 1_000)
+    while alice.failed() != set(amounts):
+        assert chain.height < expiry + DELTA, "upstream would close"
+        world.mine()
+    assert not open_to_theft(world, alice, amounts), "given up upstream, but not home"
     world.run_until_over(alice)
     outcome = account(world, alice, amounts)
     outcome.told(f"a fee spike of 50 times for {blocks} blocks")
     assert outcome.is_within(lost=0, fee_percent=BUDGET_PERCENT), outcome
+
+
+def test_blocks_are_dearer_than_the_estimate_says(chain: Chain) -> None:
+    """An estimate looks back: what it has not noticed yet the deadline makes up for, late and dearly."""
+    world = World.open(chain, push=0)
+    amounts = {0: 120_000, 1: 60_000}
+    expiry = chain.height + 20
+    offer_htlcs(world, amounts, expiry, DELTA)
+    alice = world.alice
+    world.bob.is_offline = True
+    world.force_close(alice)
+    while alice.failed() != set(amounts):
+        assert chain.height < expiry + DELTA, "upstream would close"
+        assert alice.feerate <= 1_000
+        mine_dear(chain, 12_000)
+        world.follow()
+    assert not open_to_theft(world, alice, amounts), "given up upstream, but not home"
+    world.run_until_over(alice)
+    outcome = account(world, alice, amounts)
+    outcome.told("blocks 12 times dearer than the estimate")
+    # The child of the commitment has a budget of its own: half of what depends on it.
+    assert outcome.is_within(lost=0, fee_percent=2 * BUDGET_PERCENT), outcome
 
 
 def congestion(chain: Chain, channels: int, room: int) -> list[Outcome]:
@@ -75,6 +101,7 @@ def congestion(chain: Chain, channels: int, room: int) -> list[Outcome]:
         for world in worlds:
             world.follow()
     for world in worlds:
+        assert not open_to_theft(world, world.alice, amounts), "given up upstream, but not home"
         market(world, 1_000)
     for world in worlds:
         world.run_until_over(world.alice)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from adversaries import account, lose_broadcasts, offer_htlcs
+from adversaries import account, lose_broadcasts, offer_htlcs, open_to_theft
 from onchain_relay import Chain, World, kind_of, open_chain
 
 from salama.onchain.bump import BUDGET_PERCENT
@@ -45,6 +45,7 @@ def test_nine_broadcasts_of_ten_are_lost(chain: Chain) -> None:
     while alice.failed() != set(amounts):
         assert chain.height < expiry + DELTA, "upstream would close"
         world.mine()
+    assert not open_to_theft(world, alice, amounts), "given up upstream, but not home"
     world.run_until_over(alice)
     outcome = account(world, alice, amounts)
     outcome.told("9 of 10 broadcasts are lost", f"{lost()} lost, all back {chain.height - at} blocks later")
