@@ -29,7 +29,6 @@ from salama.bitcoin.psbt_maps import (
     read_bytes,
     read_map,
     read_tap_origins,
-    split_origins,
     u32,
 )
 from salama.bitcoin.tx import (
@@ -307,7 +306,7 @@ def _input(records: Map, spending: TxIn) -> PsbtInput:
     origins = tuple((key, parse_origin(value)) for key, value in records.many(0x06, is_pubkey))
     script_sig, raw_witness = records.single(0x07), records.single(0x08)
     tap_signature, tap_key = records.single(0x13, (64, 65)), records.single(0x17, (32,))
-    plain, carried = split_origins(read_tap_origins(records, 0x16))
+    plain, carried = read_tap_origins(records, 0x16)
     rest = records.rest()
     for key, value in rest:
         if (key[0] == 0x14 and (len(key) != 65 or len(value) not in (64, 65))) or (
@@ -317,7 +316,7 @@ def _input(records: Map, spending: TxIn) -> PsbtInput:
     return PsbtInput(
         previous, output, signatures, sighash_type, redeem_script, witness_script, origins, script_sig,
         None if raw_witness is None else _witness(raw_witness),
-        tap_signature, tap_key, plain, tuple(sorted((*rest, *carried.items()))),
+        tap_signature, tap_key, plain, tuple(sorted((*rest, *carried))),
     )  # fmt: skip
 
 
@@ -325,9 +324,9 @@ def _output(records: Map) -> PsbtOutput:
     redeem_script, witness_script = records.single(0x00), records.single(0x01)
     origins = tuple((key, parse_origin(value)) for key, value in records.many(0x02, is_pubkey))
     tap_key = records.single(0x05, (32,))
-    plain, carried = split_origins(read_tap_origins(records, 0x07))
+    plain, carried = read_tap_origins(records, 0x07)
     return PsbtOutput(
-        redeem_script, witness_script, origins, tap_key, plain, tuple(sorted((*records.rest(), *carried.items())))
+        redeem_script, witness_script, origins, tap_key, plain, tuple(sorted((*records.rest(), *carried)))
     )
 
 

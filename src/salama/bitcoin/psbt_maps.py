@@ -112,26 +112,18 @@ def encode_origin(origin: KeyOrigin) -> bytes:
     return origin.fingerprint + b"".join(step.to_bytes(4, "little") for step in origin.path)
 
 
-def read_tap_origins(records: Map, kind: int) -> Iterator[tuple[bytes, KeyOrigin] | tuple[bytes, bytes]]:
-    """Origins of keys that belong to no script; of the others the raw record, to be carried."""
+def read_tap_origins(records: Map, kind: int) -> tuple[tuple[tuple[bytes, KeyOrigin], ...], list[tuple[bytes, bytes]]]:
+    """Origins of keys that belong to no script; of the others the raw records, to be carried."""
+    plain, carried = [], []
     for key, value in records.many(kind, is_xonly):
         leaves, at = read_compact_size(value, 0)
         if leaves > (len(value) - at) // 32:
             raise MalformedPsbt("truncated")
         origin = parse_origin(value[at + 32 * leaves :])
-        yield (bytes((kind,)) + key, value) if leaves else (key, origin)
-
-
-def split_origins(
-    found: Iterable[tuple[bytes, KeyOrigin] | tuple[bytes, bytes]],
-) -> tuple[tuple[tuple[bytes, KeyOrigin], ...], dict[bytes, bytes]]:
-    plain: list[tuple[bytes, KeyOrigin]] = []
-    carried: dict[bytes, bytes] = {}
-    for key, value in found:
-        if isinstance(value, KeyOrigin):
-            plain.append((key, value))
+        if leaves:
+            carried.append((bytes((kind,)) + key, value))
         else:
-            carried[key] = value
+            plain.append((key, origin))
     return tuple(plain), carried
 
 
