@@ -111,10 +111,7 @@ class Broadcaster:
         return found - {tx.txid}
 
     def forget(self, txid: Txid) -> None:
-        """Offer a transaction no longer: another of ours has taken its place."""
-        self._forget(txid)
-
-    def _forget(self, txid: Txid) -> None:
+        """Offer a transaction no longer: it is confirmed, or another one has taken its place."""
         found = self._waiting.pop(txid, None)
         if found is None:
             return
@@ -135,12 +132,12 @@ class Broadcaster:
         if not self._waiting:
             return
         for tx in block.txs:
-            self._forget(tx.txid)
+            self.forget(tx.txid)
         spent = {i.outpoint for tx in block.txs for i in tx.inputs}
         for txid, (tx, why) in list(self._waiting.items()):
             if any(i.outpoint in spent for i in tx.inputs):
                 log.info("%s %s was replaced by another transaction", why, txid)
-                self._forget(txid)
+                self.forget(txid)
             else:
                 self._spawn(tx, why)
 
