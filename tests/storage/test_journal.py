@@ -16,8 +16,9 @@ from salama.channel.events import Origin, PublicEvent
 from salama.storage import journal as journal_module
 from salama.storage import queries
 from salama.storage.errors import JournalClosed, JournalFailed, WriteRefused
-from salama.storage.journal import CHECKPOINT_COMMITS, MAX_GROUP_ROWS, SMALL_GROUP, Journal
+from salama.storage.journal import CHECKPOINT_COMMITS, SMALL_GROUP, Journal
 from salama.storage.tables import KEY_VALUES
+from salama.storage.transaction import MAX_GROUP_ROWS
 from salama.storage.writes import DeleteRecord, NoStatement, PutChannel, PutKeyValue, PutRecord
 
 

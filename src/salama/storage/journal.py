@@ -28,18 +28,15 @@ from typing import Final, Self, TypeVar
 
 from salama.storage.database import DATABASE_NAME, damage_named, open_writer
 from salama.storage.directory import DirectoryLock
-from salama.storage.errors import JournalClosed, JournalFailed, WriteRefused
-from salama.storage.ledger import MOVE, READ_LINES
+from salama.storage.errors import JournalClosed, JournalFailed
 from salama.storage.readers import Query, Readers
 from salama.storage.second_copy import SecondCopy, leave_alone
-from salama.storage.tables import SqlValue, Statement
-from salama.storage.writes import ADD_EVENT, MUST_FIND_ITS_ROW, AnyWrite, statements_of
+from salama.storage.tables import Statement
+from salama.storage.transaction import Submission, run_group, size_of, take_group
+from salama.storage.writes import AnyWrite, statements_of
 
 T = TypeVar("T")
 
-# One transaction holds at most this much, so that neither the loop nor the other waiters stand still for long.
-MAX_GROUP_ROWS: Final = 4_000
-MAX_GROUP_BYTES: Final = 8_000_000
 # The log is folded into the database after about this much.
 CHECKPOINT_ROWS: Final = 8_000
 CHECKPOINT_BYTES: Final = 16_000_000
@@ -52,21 +49,6 @@ SMALL_GROUP: Final = 64
 # machines that tell each other of what they hand in answer from round to round, and so share one sync.
 QUIET_ROUNDS: Final = 2
 MOST_ROUNDS: Final = 8
-
-
-class _RowMissing(Exception):
-    """A statement that changes one row found none: the old record given is not the one on disk."""
-
-
-_REFUSALS: Final = (
-    _RowMissing,
-    sqlite3.IntegrityError,
-    sqlite3.ProgrammingError,
-    sqlite3.InterfaceError,
-    sqlite3.DataError,
-    OverflowError,
-    UnicodeEncodeError,
-)
 
 
 @dataclass(slots=True)
@@ -82,23 +64,6 @@ class Counters:
     refused: int = 0
     checkpoints: int = 0
     longest_write: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Submission:
-    statements: list[Statement]
-    size: int
-    future: asyncio.Future[None] | None
-    refusal: WriteRefused | None = None
-    is_built_on: bool = False
-
-    def settle(self, fault: Exception | None) -> None:
-        # A caller that was cancelled has left; its writes are on disk all the same.
-        if self.future is not None and not self.future.done():
-            if fault is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(fault)
 
 
 @dataclass(slots=True)
@@ -147,7 +112,7 @@ class Journal:
         # Held from BEGIN to the end of COMMIT and of the checkpoint after it; taken in the loop, let go in the thread.
         self._writing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: deque[_Submission] = deque()
+        self._waiting: deque[Submission] = deque()
         self._flush_is_near = False
         self._in_flight = False
         self._unsettled = False
@@ -229,7 +194,7 @@ class Journal:
                 self._tell_failure()
         self._tell_events()
 
-    def _write_now(self, submission: _Submission) -> None:
+    def _write_now(self, submission: Submission) -> None:
         started = time.perf_counter()
         try:
             self._apply([submission])
@@ -250,13 +215,13 @@ class Journal:
         if self._closed:
             raise JournalClosed
 
-    def _submission(self, writes: Sequence[AnyWrite]) -> _Submission:
+    def _submission(self, writes: Sequence[AnyWrite]) -> Submission:
         now = self._clock()
         statements: list[Statement] = []
         for write in writes:
             statements += statements_of(write, now)
         size = sum([len(value) for _, values in statements for value in values if type(value) is bytes])
-        return _Submission(statements, size, None)
+        return Submission(statements, size, None)
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         # Another loop than before: what the last one left behind has nobody who waits for it.
@@ -314,73 +279,23 @@ class Journal:
         else:
             self._jobs.put(lambda: self._commit_in_thread(loop, written, started))
 
-    def _is_worth_waiting_for(self, written: list[_Submission]) -> bool:
+    def _is_worth_waiting_for(self, written: list[Submission]) -> bool:
         """Whether the loop waits for this sync itself; never before the log is folded, which takes long."""
-        rows, size = sum([len(s.statements) for s in written]), sum([s.size for s in written])
+        rows, size = size_of(written)
         return self._quick_syncs >= QUICK_SYNCS and rows <= SMALL_GROUP and not self._since.is_due_after(rows, size)
 
-    def _take_group(self) -> list[_Submission]:
-        group, rows, size = [self._waiting.popleft()], 0, 0
-        while self._waiting:
-            rows, size = rows + len(group[-1].statements), size + group[-1].size
-            following = self._waiting[0]
-            if rows + len(following.statements) > MAX_GROUP_ROWS or size + following.size > MAX_GROUP_BYTES:
-                break
-            group.append(self._waiting.popleft())
-        return group
+    def _take_group(self) -> list[Submission]:
+        return take_group(self._waiting)
 
-    def _apply(self, group: list[_Submission]) -> list[_Submission]:
-        """Run the statements of ``group`` in a new transaction; those submissions that are now in it.
-
-        One that the database refuses spoils the transaction for all, so that the others are run again without it: a
-        refusal is a programming fault and rare, a savepoint for each submission would be paid always.
-        """
-        execute = self._cursor.execute
-        while group:
-            execute("BEGIN IMMEDIATE")
-            last_event = self._since.last_event
-            ran, moves = 0, list[Sequence[SqlValue]]()
-            for submission in group:
-                try:
-                    for sql, values in submission.statements:
-                        if sql is MOVE:
-                            moves.append(values)
-                            continue
-                        if moves and sql in READ_LINES:
-                            ran += self._book(moves)
-                        execute(sql, values)
-                        ran += 1
-                        if sql in MUST_FIND_ITS_ROW:
-                            if self._cursor.rowcount != 1:
-                                raise _RowMissing(sql.partition(" SET ")[0] + " found nothing to change")
-                        elif sql is ADD_EVENT:
-                            last_event = self._cursor.lastrowid or 0
-                except _REFUSALS as fault:
-                    if submission.is_built_on:
-                        raise
-                    submission.refusal = WriteRefused(str(fault))
-                    self.counters.refused += 1
-                    execute("ROLLBACK")
-                    group = [other for other in group if other is not submission]
-                    break
-            else:
-                self.counters.statements += ran + self._book(moves)
-                if self._copy is not None:
-                    execute(*self._copy.apply([submission.statements for submission in group]))
-                self._since.last_event = last_event
-                return group
-        return []
-
-    def _book(self, moves: list[Sequence[SqlValue]]) -> int:
-        """Run the ledger's ``moves`` as one statement; how many that were.
-
-        Nobody can refuse them: they name two accounts and a positive amount.
-        """
-        if not moves:
-            return 0
-        self._cursor.executemany(MOVE, moves)
-        moves.clear()
-        return 1
+    def _apply(self, group: list[Submission]) -> list[Submission]:
+        """Run the statements of ``group`` in a new transaction, here and in the copy; those that are now in it."""
+        ran = run_group(self._cursor, group)
+        self.counters.refused += len(group) - len(ran.written)
+        self.counters.statements += ran.statements
+        if ran.written and self._copy is not None:
+            self._cursor.execute(*self._copy.apply([submission.statements for submission in ran.written]))
+        self._since.last_event = max(self._since.last_event, ran.last_event)
+        return ran.written
 
     def _start(self) -> None:
         self._thread.start()
@@ -395,7 +310,7 @@ class Journal:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _commit_in_thread(self, loop: asyncio.AbstractEventLoop, written: list[_Submission], started: float) -> None:
+    def _commit_in_thread(self, loop: asyncio.AbstractEventLoop, written: list[Submission], started: float) -> None:
         sound = self._sync(written, started)
         if sound and self._since.is_due:
             # The callers go on while the log is folded; the next group waits for the end of it.
@@ -407,7 +322,7 @@ class Journal:
             self._writing.release()
             self._post(loop, lambda: self._settle(loop, written, sound=sound, last=True))
 
-    def _sync(self, written: list[_Submission], started: float) -> bool:
+    def _sync(self, written: list[Submission], started: float) -> bool:
         """Bring the transaction to the disk; False if that failed."""
         begun = time.perf_counter()
         try:
@@ -438,9 +353,9 @@ class Journal:
             self.counters.checkpoints += 1
             self._since = _SinceCheckpoint(last_event=last_event)
 
-    def _count(self, written: list[_Submission], took: float) -> None:
+    def _count(self, written: list[Submission], took: float) -> None:
         counters, since = self.counters, self._since
-        rows, size = sum([len(s.statements) for s in written]), sum([s.size for s in written])
+        rows, size = size_of(written)
         counters.commits += len(written)
         counters.syncs += 1
         counters.rows += rows
@@ -457,7 +372,7 @@ class Journal:
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    def _settle(self, loop: asyncio.AbstractEventLoop, written: list[_Submission], *, sound: bool, last: bool) -> None:
+    def _settle(self, loop: asyncio.AbstractEventLoop, written: list[Submission], *, sound: bool, last: bool) -> None:
         if written:
             self._unsettled = False
         for submission in written:
