@@ -1,32 +1,43 @@
-"""H4 A damaged file of our own (LDK #4712)
+"""H4 a damaged file of our own (LDK #4712)
 
 What failed: a length read from a corrupted file was believed, and the node asked for all the memory there is.
 
 Defence: no length in a file decides how much is read. The settings file is read up to a bound and then parsed
 (node/config.py:read_file); the seed is a text of known size (node/seed.py); a database is checked for its header before
-SQLite sees it (storage/database.py:open_writer), and every stored record is decoded with bounds (storage/records.py); a
-backup is opened by its seal before a byte of it is believed, and unpacked up to a bound
-(storage/backup.py:BackupKey.open).
+SQLite sees it (storage/database.py:open_writer), and every stored record has a checksum and is decoded with bounds
+(storage/layouts.py, storage/records.py); a backup is opened by its seal before a byte of it is believed, and unpacked
+up to a bound (storage/backup.py:BackupKey.open).
 
 Not covered: a database that SQLite reads without complaint but whose rows somebody changed by hand.
 """
 
 from __future__ import annotations
 
+import random
 import resource
+import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "payments"))
+
+from payment_world import invoice
+
 from salama.base.machine import CommandRefused
 from salama.node.config import load_config
 from salama.node.seed import load_or_make_seed
+from salama.storage import queries
 from salama.storage.backup import MAX_SEALED, BackupKey, BackupUnusable, read_backup
 from salama.storage.database import DATABASE_NAME
 from salama.storage.errors import StorageFault
 from salama.storage.journal import Journal
+from salama.storage.writes import INVOICE, PutChannel
+from salama.testing.pair import Pair
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 junk = st.one_of(
@@ -99,3 +110,46 @@ def test_h4_a_backup_of_any_size(tmp_path: Path) -> None:
     with pytest.raises(BackupUnusable, match="too long"):
         read_backup(path, BACKUP_KEY)
     assert peak() - before < 64 << 10 and MAX_SEALED < 1 << 30
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5, 14])
+def test_h4_a_damaged_database_is_a_clean_error(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    pair = Pair.opened()
+    with Journal.open(tmp_path) as journal:
+        journal.commit_now([PutChannel(None, pair.alice.record)])
+        path = journal.path
+    data = bytearray(path.read_bytes())
+    for _ in range(40):
+        data[dice.randrange(len(data))] = dice.randrange(256)
+    path.write_bytes(bytes(data))
+    try:
+        with Journal.open(tmp_path) as journal:
+            journal.read_now(queries.open_channels)
+    except StorageFault as fault:
+        assert str(fault)
+
+
+def test_h4_lengths_that_lie_allocate_nothing() -> None:
+    """Every field of a record claims to be enormous, one after the other; also where the checksum says that it is."""
+    good = INVOICE.encode(invoice())
+    dice = random.Random(4)
+    tracemalloc.start()
+    refused = unread = 0
+    for _ in range(300):
+        bad = bytearray(good)
+        at = dice.randrange(len(bad) - 8)
+        bad[at : at + 5] = dice.choice([b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff"])
+        try:
+            INVOICE.decode(bytes(bad))
+        except StorageFault:
+            refused += 1
+        body = bytes(bad[:-4])
+        try:
+            INVOICE.decode(body + zlib.crc32(body).to_bytes(4, "big"))
+        except StorageFault as fault:
+            assert "checksum" not in str(fault)
+            unread += 1
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused == 300 and unread > 30 and most < 20_000_000
