@@ -219,6 +219,21 @@ def test_a_funding_taken_out_of_the_chain_is_told() -> None:
     assert any(isinstance(r, PublicEvent) and r.name == "channel.funding_unconfirmed" for r in pair.alice.rows)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_funding_taken_out_of_the_chain_is_published_again_by_who_made_it(closes: bool) -> None:
+    """As a restart would do: a back-end need not remember what a reorganisation left without a block."""
+    pair = Pair.opened()
+    assert pair.funding_tx is not None
+    if closes:
+        pair.alice.does(ForceClose("test"))
+    for end, published in ((pair.alice, [pair.funding_tx]), (pair.bob, [])):
+        end.effects.clear()
+        end.does(FundingUnconfirmed())
+        assert end.broadcasts == published
+        end.does(FundingUnconfirmed())
+        assert end.broadcasts == published, "told twice, done once"
+
+
 # --- announcing -------------------------------------------------------------------------------------------------------
 
 

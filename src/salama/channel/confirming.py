@@ -12,6 +12,7 @@ from salama.channel.dispatch import ALL_PHASES, OPEN_PHASES, READY, on
 from salama.channel.env import ChannelEnv
 from salama.channel.events import (
     BlockArrived,
+    Broadcast,
     FundingConfirmed,
     FundingSpent,
     FundingUnconfirmed,
@@ -84,12 +85,15 @@ def funding_confirmed(channel: Channel, event: FundingConfirmed, env: ChannelEnv
 
 @on(FundingUnconfirmed, phases=ALL_PHASES)
 def funding_unconfirmed(channel: Channel, event: FundingUnconfirmed, env: ChannelEnv) -> Transition[Channel]:
-    if channel.record.funding.confirmation is None:
+    funding = channel.record.funding
+    if funding.confirmation is None:
         return Transition(channel)
-    changed = _with_funding(channel, replace(channel.record.funding, confirmation=None))
+    changed = _with_funding(channel, replace(funding, confirmation=None))
     # It was paid for once: the time after which it is given up begins anew.
     changed = Channel(replace(changed.record, opened_at=env.height), changed.link)
-    return Transition(changed, (), (_row("channel.funding_unconfirmed", channel.record),))
+    # No back-end need remember it: whoever made it publishes it again.
+    again = () if funding.tx is None else (Broadcast(funding.tx, "funding"),)
+    return Transition(changed, again, (_row("channel.funding_unconfirmed", channel.record),))
 
 
 def _with_funding(channel: Channel, funding: ActiveFunding) -> Channel:
