@@ -34,8 +34,9 @@ from salama.storage import queries
 from salama.storage.backup import StaticBackup
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, PutChannel, PutKeyValue, PutPeer, PutWallet
-from salama.wallet.coins import GAP_LIMIT, Branch, WalletState, assemble, new_wallet
+from salama.wallet.coins import new_wallet
 from salama.wallet.keys import Kind
+from salama.wallet.step import reaching
 
 RECOVERING: Final = "recovering"
 """Set in a directory that was recovered: channels may still be learned from peers, until a new one is opened."""
@@ -146,7 +147,7 @@ async def prepare(
         )
     generation = max(reached, backup.generation) + NEW_LIFE
     writes += [
-        PutWallet(_reaching(wallet, backup)),
+        PutWallet(reaching(wallet, backup.branches)),
         PutKeyValue(TIP, (scan_from - 1).to_bytes(4, "big") + bytes(found)),
         PutKeyValue(BIRTHDAY, int(backup.birthday).to_bytes(4, "big")),
         PutKeyValue(GENERATION, generation.to_bytes(8, "big")),
@@ -178,24 +179,6 @@ def _record(
     alias = ShortChannelId.of(ALIAS_HEIGHT + below(1 << 16), below(1 << 24), number & 0xFFFF)
     keys = signer.channel_keys(one.key_index)
     return restored_channel(one, keys, signer.node_id, BlockHash(network.chain_hash), alias)
-
-
-def _reaching(wallet: WalletState, backup: StaticBackup) -> WalletState:
-    """``wallet`` watching every address that was ever issued before the backup, and the gap beyond."""
-    branches = dict(wallet.branches)
-    for name, issued in backup.branches.items():
-        if name in branches and issued > branches[name].next_index:
-            branches[name] = Branch(issued, issued + GAP_LIMIT)
-    return assemble(
-        wallet.accounts,
-        branches,
-        wallet.recent,
-        wallet.settled,
-        wallet.leases,
-        expiries=wallet.expiries,
-        frozen=wallet.frozen,
-        labels=wallet.labels,
-    )
 
 
 # --- how far it is ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ twice. Commands that cannot be done raise CommandRefused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -139,6 +139,15 @@ def step(state: WalletState, event: Event, env: ev.WalletEnv) -> Transition[Wall
     if handler is None:
         raise TypeError(f"the wallet knows no event {type(event).__name__}")
     return handler(state, event, env)
+
+
+def reaching(state: WalletState, issued: Mapping[tuple[Kind, int], int]) -> WalletState:
+    """``state`` with so many keys of each branch issued before, and the gap beyond them watched."""
+    draft = _Draft(state)
+    for (kind, chain), count in issued.items():
+        if count and (kind, chain) in draft.branches:
+            draft.use(KeyPath(kind, chain, count - 1))
+    return draft.freeze()
 
 
 def _view(tx: Tx, height: BlockHeight | None, state: WalletState | _Draft) -> WalletTx | None:
