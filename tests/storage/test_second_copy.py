@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from salama.channel.events import PublicEvent
 from salama.storage import second_copy
 from salama.storage.database import DATABASE_NAME
-from salama.storage.errors import CopyAhead, CopyUnusable, JournalFailed
+from salama.storage.errors import CopyAhead, CopyUnusable, JournalFailed, WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.queries import key_value
-from salama.storage.writes import PutKeyValue
+from salama.storage.tables import PEERS
+from salama.storage.writes import PutChannel, PutKeyValue, PutRecord
 from salama.testing.pair import Pair
 
 
@@ -48,8 +50,6 @@ def test_it_holds_whatever_was_committed(places: tuple[Path, Path]) -> None:
 
     async def story() -> None:
         with Journal.open(node, copy=copy) as journal:
-            from salama.storage.writes import PutChannel
-
             await journal.commit([PutChannel(None, pair.alice.record), *_events(5)])
             await asyncio.gather(*(journal.commit([PutKeyValue(f"{n}", b"x"), *_events(1)]) for n in range(50)))
 
@@ -59,9 +59,7 @@ def test_it_holds_whatever_was_committed(places: tuple[Path, Path]) -> None:
     assert copy.stat().st_mode & 0o777 == 0o600
 
 
-def _events(count: int) -> list[object]:
-    from salama.channel.events import PublicEvent
-
+def _events(count: int) -> list[PublicEvent]:
     return [PublicEvent("something", (("channel_id", f"{n:064x}"),)) for n in range(count)]
 
 
@@ -139,10 +137,6 @@ def test_what_is_no_copy_of_ours_is_left_as_it_is(places: tuple[Path, Path], tmp
 
 
 def test_a_refused_write_reaches_neither(places: tuple[Path, Path]) -> None:
-    from salama.storage.errors import WriteRefused
-    from salama.storage.tables import PEERS
-    from salama.storage.writes import PutRecord
-
     node, copy = places
 
     async def story() -> None:

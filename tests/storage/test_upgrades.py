@@ -25,7 +25,6 @@ from salama.signer.local import LocalSigner
 from salama.signer.wallet import WalletKeys
 from salama.storage import ledger_check, queries
 from salama.storage.database import DATABASE_NAME
-from salama.storage.errors import NewerDatabase
 from salama.storage.journal import Journal
 from salama.storage.schema import SCHEMA_VERSION
 from salama.storage.writes import LEDGER_BEGUN, BeginLedger, PutChannel
@@ -185,16 +184,3 @@ def test_the_channel_goes_on_and_each_turn_is_written(homes: dict[str, Home]) ->
         assert home.record == known[name] and home.record.mutual_close is not None
         report = home.journal.read_now(lambda db: ledger_check.check(db, deep=True))
         assert all(one.is_sound for one in report.findings), report.findings
-
-
-def test_a_version_that_is_too_old_says_so_and_changes_nothing(tmp_path: Path) -> None:
-    with Journal.open(tmp_path):
-        pass
-    path = tmp_path / DATABASE_NAME
-    newer = sqlite3.connect(path)
-    newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    newer.close()
-    before = path.read_bytes()
-    with pytest.raises(NewerDatabase, match=f"schema {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}"):
-        Journal.open(tmp_path)
-    assert path.read_bytes() == before
