@@ -28,6 +28,7 @@ from onchain_world import ACCOUNTS, World, open_chain
 from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, FeeratePerKw, Msat, Sat
 from salama.bitcoin.tx import TxOut
+from salama.channel.events import SettleHtlc
 from salama.channel.policy import DEFAULT_POLICY, Policy
 from salama.channel.state import Channel, Confirmation
 from salama.node.outside import Outside
@@ -35,7 +36,7 @@ from salama.node.reserve import exposure_of, terms_of
 from salama.node.spending import Spending
 from salama.onchain.identify import CloseKind
 from salama.onchain.machine import close_of
-from salama.testing.pair import START
+from salama.testing.pair import START, preimage_of
 from salama.wallet.coins import Coin
 from salama.wallet.keys import KeyPath
 from salama.wallet.reserve import required
@@ -101,14 +102,15 @@ def test_with_the_reserve_every_channel_is_closed_at_500_satoshis_a_vbyte() -> N
             world.bob.end.adds(*[300_000_000] * 3, expiry=chain.height + 80)
             world.pair.settle()
             world.pair.cut()
+            world.alice.does(*(SettleHtlc(n, preimage_of(n)) for n in range(3)))
         needed = required([exposure_of(world.alice.end.record, policy) for world in worlds], terms_of(policy))
-        # All of the reserve in as many coins as there are channels, shared by all.
-        keys = [KeyPath("wpkh", 0, 500 + n) for n in range(len(worlds))]
-        tx = chain.spend([TxOut(Sat(int(needed) // len(worlds)), ACCOUNTS.script(key)) for key in keys])
+        # All of the reserve in as many coins as there are commitments and claims, shared by all.
+        keys = [KeyPath("wpkh", 0, 500 + n) for n in range(4 * len(worlds))]
+        tx = chain.spend([TxOut(Sat(int(needed) // len(keys)), ACCOUNTS.script(key)) for key in keys])
         chain.mine()
         coins = [
             Coin(tx.outpoint(n), out.value, out.script, keys[n], BlockHeight(chain.height))
-            for n, out in enumerate(tx.outputs[: len(worlds)])
+            for n, out in enumerate(tx.outputs[: len(keys)])
         ]
         leases: dict[str, tuple[Coin, ...]] = {}
         for world in worlds:
@@ -127,3 +129,8 @@ def test_with_the_reserve_every_channel_is_closed_at_500_satoshis_a_vbyte() -> N
             assert world.alice.state is not None
             close, _ = close_of(world.alice.state, world.alice.htlcs_at)
             assert close is not None and close.kind is CloseKind.LOCAL
+            htlcs = {output.outpoint for output in close.outputs if output.htlc is not None}
+            claimed = {
+                one for s in world.alice.state.record.sweeps if int(s.feerate) >= DEAR * 0.97 for one in s.claims
+            }
+            assert len(htlcs) == 3 and htlcs <= claimed, "and what is in them is claimed at that rate"
