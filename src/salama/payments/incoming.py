@@ -89,7 +89,7 @@ def _claim(work: Turn, invoice: Invoice, held: IncomingSet) -> None:
     refs = tuple(held.parts)
     paid = replace(invoice, status=InvoiceStatus.PAID, received=held.received, paid_at=work.env.now, claiming=refs)
     work.rows.append(PutInvoice(paid))
-    work.claimed[invoice.payment_hash] = paid
+    work.invoices[invoice.payment_hash] = paid
     work.rows.append(
         PublicEvent(
             "invoice.paid",

@@ -80,21 +80,17 @@ class Turn:
         self.origins = dict(state.origins)
         self.effects: list[Effect] = []
         self.rows: list[Row] = []
-        self.claimed: dict[PaymentHash, Invoice] = {}
-        """Invoices paid in this turn: ``env.invoices`` does not show it yet."""
-        self._invoices: dict[PaymentHash, Invoice | None] = {}
-        """Those looked at in this turn: nobody else writes one meanwhile."""
+        self.invoices: dict[PaymentHash, Invoice | None] = {}
+        """Those looked at in this turn, for nobody else writes one meanwhile; and those paid in it, which
+        ``env.invoices`` does not show yet."""
         self.reserved: dict[ChannelId, int] = {}
         """Msat offered in this turn per channel: the views do not show it yet."""
 
     def invoice(self, payment_hash: PaymentHash) -> Invoice | None:
         """The invoice as this turn has left it."""
-        claimed = self.claimed.get(payment_hash)
-        if claimed is not None:
-            return claimed
-        if payment_hash not in self._invoices:
-            self._invoices[payment_hash] = self.env.invoices(payment_hash)
-        return self._invoices[payment_hash]
+        if payment_hash not in self.invoices:
+            self.invoices[payment_hash] = self.env.invoices(payment_hash)
+        return self.invoices[payment_hash]
 
     def finish(self) -> Transition[PaymentsState]:
         state = PaymentsState(self.payments, self.sets, self.relays, self.origins)
