@@ -85,6 +85,20 @@ def real(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
         yield world
 
 
+@contextmanager
+def gated(feerate: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A real bitcoind behind a gate that estimates ``feerate``, alice, bob and carol with money."""
+    need("bitcoind", missing_bitcoind())
+    gate = Gate(Chain.bitcoind(directory))
+    gate.feerate = feerate
+    with inhabited(gate, directory, request) as world:
+        for name in ("alice", "bob", "carol"):
+            world.add_node(name)
+        world.fund()
+        yield world
+        assert gate.complaints == []
+
+
 @pytest.fixture
 def opened(pair: World) -> World:
     """The pair with one unannounced channel, half of it on either side."""

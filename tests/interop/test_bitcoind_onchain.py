@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from gate import Gate
-from interop_bench import Chain, SalamaNode, World, missing_bitcoind, need, until
+from interop_bench import SalamaNode, World, until
 
-from conftest import inhabited
+from conftest import gated
 from salama.onchain.claims import Way
 
 pytestmark = pytest.mark.interop
@@ -30,16 +30,8 @@ ANCHOR = 330
 
 @pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    """A real bitcoind behind a gate, alice, bob and carol with money."""
-    need("bitcoind", missing_bitcoind())
-    gate = Gate(Chain.bitcoind(tmp_path))
-    gate.feerate = "0.00005"
-    with inhabited(gate, tmp_path, request) as world:
-        for name in ("alice", "bob", "carol"):
-            world.add_node(name)
-        world.fund()
+    with gated("0.00005", tmp_path, request) as world:
         yield world
-        assert gate.complaints == []
 
 
 def gate_of(world: World) -> Gate:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from gate import Gate
-from interop_bench import Chain, World, missing_bitcoind, need, until
+from interop_bench import World, until
 
-from conftest import inhabited
+from conftest import gated
 from salama.base.machine import CommandRefused
 from salama.bitcoin import script
 from salama.bitcoin.address import render
@@ -32,16 +32,8 @@ SCRIPTS = {
 
 @pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    """A real bitcoind behind a gate, alice, bob and carol with money."""
-    need("bitcoind", missing_bitcoind())
-    gate = Gate(Chain.bitcoind(tmp_path))
-    gate.feerate = "0.00002"
-    with inhabited(gate, tmp_path, request) as world:
-        for name in ("alice", "bob", "carol"):
-            world.add_node(name)
-        world.fund()
+    with gated("0.00002", tmp_path, request) as world:
         yield world
-        assert gate.complaints == []
 
 
 def taken(world: World, txid: str) -> bool:
