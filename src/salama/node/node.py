@@ -285,9 +285,7 @@ class Node:
         for handoff in handoffs:
             self.payments.tell(HandoffArrived(handoff))
         self.payments.tell(Ticked())
-        for one in self.wallet.state.unconfirmed():
-            if one.tx is not None:
-                self.broadcaster.publish(one.tx, "wallet transaction")
+        self._publish_unconfirmed()
         feed = await outside.feed(self.backend, self.onchain.transaction_heard)
         if feed is not None:
             tasks.create_task(self._supervise(feed.run()), name="feed")
@@ -498,6 +496,13 @@ class Node:
         self.wallet.tell(event)
         self.gossip.tell(BlockRemoved(int(event.height)))
         await self._all_settled()
+        self._publish_unconfirmed()
+
+    def _publish_unconfirmed(self) -> None:
+        """What the wallet has under way; a back-end need not remember what a reorganisation left without a block."""
+        for one in self.wallet.state.unconfirmed():
+            if one.tx is not None:
+                self.broadcaster.publish(one.tx, "wallet transaction")
 
     async def _all_settled(self) -> None:
         await self.wallet.settled()
