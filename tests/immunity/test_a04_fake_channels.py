@@ -15,7 +15,6 @@ Not covered: whoever holds all MAX_UNFUNDED places keeps other unknown peers fro
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -157,19 +156,11 @@ async def offers_and_leaves(node: Registry, count: int, first: int = 0) -> None:
         await node.rests()
 
 
-def objects(node: Registry) -> int:
-    """Things alive, but for the keys that the signer keeps at hand (at most 4096)."""
-    node.channels.signer._secrets.cache_clear()
-    node.channels.signer._branch.cache_clear()
-    gc.collect()
-    return len(gc.get_objects())
-
-
 async def storm(node: Registry, count: int) -> None:
     await offers_and_leaves(node, count // 10)
-    before = objects(node)
+    before = node.things()
     await offers_and_leaves(node, count, count // 10)
-    assert objects(node) - before < 500, f"{objects(node) - before} things are left of {count} strangers"
+    assert node.things() - before < 500, f"{node.things() - before} things are left of {count} strangers"
     assert not node.channels._openings and not node.channels.by_peer and not node.channels._claimed
     began = time.monotonic()
     for actor in node.channels.block_connected(

@@ -13,7 +13,6 @@ Not covered: a channel that got as far as both signatures leaves one row on disk
 from __future__ import annotations
 
 import asyncio
-import gc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,18 +64,23 @@ def test_an_opening_without_signatures_leaves_nothing(tmp_path: Path, end: str) 
     Registry.run(tmp_path, story)
 
 
+async def three_are_failed_by_their_peers(node: Registry) -> None:
+    """Channels with both signatures and no funding."""
+    for n in range(3):
+        stranger = Stranger(n)
+        await node.opened(stranger, outpoint(n))
+        (actor,) = [a for a in node.unfunded if a.peer == stranger.node_id]
+        assert actor.record is not None
+        await node.hears(stranger, Error(channel_id=actor.record.channel_id, data=b"never mind"))
+        node.leaves(stranger)
+    await node.rests()
+
+
 def test_a_channel_that_its_peer_failed_before_it_was_funded_is_forgotten(tmp_path: Path) -> None:
     """It is failed, so its commitment waits to be published; there will never be anything to spend."""
 
     async def story(node: Registry) -> None:
-        for n in range(3):
-            stranger = Stranger(n)
-            await node.opened(stranger, outpoint(n))
-            (actor,) = [a for a in node.unfunded if a.peer == stranger.node_id]
-            assert actor.record is not None
-            await node.hears(stranger, Error(channel_id=actor.record.channel_id, data=b"never mind"))
-            node.leaves(stranger)
-        await node.rests()
+        await three_are_failed_by_their_peers(node)
         assert len(node.unfunded) == 3
         node.channels.height = BlockHeight(int(START) + 2017)
         for actor in list(node.channels.by_id.values()):
@@ -99,14 +103,7 @@ def test_nothing_watches_a_channel_that_was_failed_and_never_funded(tmp_path: Pa
             channels.broadcaster._backend, listener, tasks,
         )  # fmt: skip
         node.around.channel_changed = lambda channel, _: onchain.channel_changed(channel)
-        for n in range(3):
-            stranger = Stranger(n)
-            await node.opened(stranger, outpoint(n))
-            (actor,) = [a for a in node.unfunded if a.peer == stranger.node_id]
-            assert actor.record is not None
-            await node.hears(stranger, Error(channel_id=actor.record.channel_id, data=b"never mind"))
-            node.leaves(stranger)
-        await node.rests()
+        await three_are_failed_by_their_peers(node)
         await onchain.settled()
         assert len(onchain.by_id) == 3 and len(channels.broadcaster._waiting) == 3
         channels.height = BlockHeight(int(START) + 2017)
@@ -144,19 +141,11 @@ def pages(node: Registry) -> int:
 
 async def abandons(node: Registry, count: int) -> None:
     await comes_and_goes(node, count // 10)
-    before, kept = pages(node), things(node)
+    before, kept = pages(node), node.things()
     await comes_and_goes(node, count)
     assert pages(node) == before, "the disk has not grown"
-    assert things(node) - kept < 500, "nor has the memory"
+    assert node.things() - kept < 500, "nor has the memory"
     assert not node.journal.read_now(queries.open_channels)
-
-
-def things(node: Registry) -> int:
-    """Alive, but for the keys that the signer keeps at hand."""
-    node.channels.signer._secrets.cache_clear()
-    node.channels.signer._branch.cache_clear()
-    gc.collect()
-    return len(gc.get_objects())
 
 
 def test_memory_and_disk_are_what_they_were(tmp_path: Path) -> None:
