@@ -167,9 +167,8 @@ class PeerBoxes:
             self._trouble(node_id, f"gave back an old backup (generation {found.generation}, it had {generation})")
 
     def _knows_more(self, found: StaticBackup) -> bool:
-        return not all(
-            self._journal.read_now(lambda db, one=one: queries.has_channel(db, one.channel_id))  # type: ignore[misc]
-            for one in found.channels
+        return not self._journal.read_now(
+            lambda db: all(queries.has_channel(db, one.channel_id) for one in found.channels)
         )
 
     def _trouble(self, node_id: NodeId, words: str) -> None:

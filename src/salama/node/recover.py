@@ -125,11 +125,7 @@ async def prepare(
         await journal.commit(writes)
         return Restored(0, Sat(0), BlockHeight(0))
     check_ours(backup, signer.node_id, network)
-    new = [
-        one
-        for one in backup.channels
-        if not journal.read_now(lambda db, one=one: queries.has_channel(db, one.channel_id))  # type: ignore[misc]
-    ]
+    new = journal.read_now(lambda db: [one for one in backup.channels if not queries.has_channel(db, one.channel_id)])
     for number, one in enumerate(new):
         writes.append(PutChannel(None, _record(one, signer, network, below, number)))
         if addresses := tuple(filter(_is_usable, one.addresses)):
