@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from salama.storage import ledger, queries, tables
 from salama.storage.errors import WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.ledger_check import balance, balances, check, last_line, lines
-from salama.storage.writes import PutChannel, PutRecord
+from salama.storage.writes import BeginLedger, PutChannel, PutRecord
 from salama.testing.pair import End, Pair
 from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
 
@@ -62,7 +63,7 @@ class Booked:
         return self.journal.read_now(lambda db: balance(db, account))
 
     def problems(self) -> tuple[str, ...]:
-        return tuple(p for p in self.journal.read_now(lambda db: check(db, deep=True)).problems)
+        return self.journal.read_now(lambda db: check(db, deep=True)).problems
 
 
 def test_an_opening_waits_for_its_funding(journal: Journal) -> None:
@@ -125,8 +126,6 @@ def test_htlcs_move_money_once(journal: Journal) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["add", "back", "settle", "fail", "deliver", "write"]), max_size=40))
 def test_at_every_moment_the_account_is_what_the_commitment_says(moves: list[str]) -> None:
-    import tempfile
-
     pair = Pair.opened(1_000_000, 400_000_000)
     with tempfile.TemporaryDirectory() as directory, Journal.open(Path(directory)) as journal:
         journal._connection.execute("PRAGMA synchronous = OFF").close()
@@ -335,8 +334,6 @@ def test_a_wrong_balance_is_noticed(journal: Journal) -> None:
 
 
 def test_money_that_was_there_before_the_ledger(journal: Journal) -> None:
-    from salama.storage.writes import BeginLedger
-
     pair = Pair.opened(1_000_000, 400_000_000)
     booked = Booked(journal, pair.alice)
     booked.writes()
