@@ -3,7 +3,7 @@
 What failed: a peer's closing script was put into a transaction without looking at its form, so that the transaction was
 not relayed, or the money went where nobody can spend it.
 
-Defence: bitcoin/script.py:is_shutdown_script knows the allowed forms byte by byte; channel/closing.py:receive_shutdown
+Defence: bitcoin/script.py:is_shutdown_script knows the allowed forms byte by byte; channel/closing.py:receive_shutdown,
 channel/simple_close.py:receive_closing_complete and channel/opening_rules.py:their_upfront_script ask it.
 """
 
@@ -15,10 +15,12 @@ import pytest
 
 from salama.bitcoin.script import is_shutdown_script
 from salama.channel.events import CloseChannel
-from salama.channel.state import Phase
+from salama.channel.opening import accept_inbound
+from salama.channel.state import Opening, OpeningStage, Phase
 from salama.testing.pair import FEATURES, Pair
 from salama.wire.closing import ClosingComplete, ClosingSig, Shutdown
 from salama.wire.features import OPTION_SIMPLE_CLOSE, Features
+from salama.wire.opening import OpenChannel
 
 SIMPLE = Features.of_bits({*FEATURES.bits(), OPTION_SIMPLE_CLOSE.odd})
 H20, H32 = b"\x11" * 20, b"\x22" * 32
@@ -73,6 +75,20 @@ def test_a_peer_cannot_close_to_anything_else(name: str, simple: bool) -> None:
         return
     assert pair.bob.record.their_shutdown is None and pair.bob.record.phase is Phase.NORMAL
     assert not pair.bob.is_connected and not pair.bob.broadcasts
+
+
+@pytest.mark.parametrize("name", [*ALWAYS, *ANYSEGWIT, *NEVER, *SIMPLE_CLOSE])
+def test_nor_name_anything_else_for_later_when_it_opens(name: str) -> None:
+    """But for nothing, which binds it to nothing."""
+    pair = Pair.of()
+    pair.opens(1_000_000, 0)
+    (offer,) = pair.alice.sent()
+    assert isinstance(offer, OpenChannel)
+    script = (ALWAYS | ANYSEGWIT | NEVER | SIMPLE_CLOSE)[name]
+    done = accept_inbound(pair.inbound(replace(offer, upfront_shutdown_script=script)), pair.bob.env)
+    assert isinstance(done.state, Opening)
+    is_allowed = name in ALWAYS or name in ANYSEGWIT or name == "empty"
+    assert (done.state.stage is OpeningStage.SENT_ACCEPT) == is_allowed, done.state.reason
 
 
 @pytest.mark.parametrize("name", NEVER)

@@ -124,7 +124,8 @@ def test_every_message_refuses_an_unknown_even_record(cls: type) -> None:
     plain = sample(cls)  # type: ignore[type-var]
     bare = cls(**{f.name: getattr(plain, f.name) for f in cls.fields() if f.tlv is None})  # type: ignore[attr-defined]
     data = bare.encode()
-    assert cls.decode(data + bigsize(60_001) + b"\x01x") == cls.decode(data + bigsize(60_001) + b"\x01x")  # type: ignore[attr-defined]
+    odd = cls.decode(data + bigsize(60_001) + b"\x01x")  # type: ignore[attr-defined]
+    assert all(getattr(odd, f.name) == getattr(bare, f.name) for f in cls.fields()), "an odd one changes nothing"  # type: ignore[attr-defined]
     for tail in (bigsize(60_000) + b"\x01x", bigsize(60_001) + b"\x02x", bigsize(60_001, wide=4) + b"\x00"):
         with pytest.raises(Malformed):
             cls.decode(data + tail)  # type: ignore[attr-defined]
