@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from salama.api.channels_schema import CloseParams, OpenParams
 from salama.api.methods import Methods
@@ -18,7 +18,7 @@ from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import TxOut
 from salama.channel.state import Channel, LinkState, Phase
 from salama.sim import faults, hostile, invariants
-from salama.sim.machine import Machine, MachineDown
+from salama.sim.machine import Machine, MachineDown, within
 from salama.sim.traffic import Traffic
 from salama.sim.words import Words
 from salama.sim.world import World
@@ -186,7 +186,7 @@ class Story:
         for _ in range(8):
             try:
                 await self._connect(one, other)
-                opened = await self._within(20, one.ask(lambda node: Methods(node).open(params)))
+                opened = await within(20, one.ask(lambda node: Methods(node).open(params)))
             except (MachineDown, CommandRefused, TimeoutError, StorageFault) as error:
                 self.world.note(f"{one.name}: opening with {other.name} came to nothing: {error}")
                 await asyncio.sleep(self.dice.uniform(0.5, 3.0))
@@ -195,10 +195,6 @@ class Story:
             self.world.count("private channels" if private else "channels")
             return True
         return False
-
-    async def _within(self, seconds: float, answer: asyncio.Future[Any]) -> Any:
-        async with asyncio.timeout(seconds):
-            return await answer
 
     async def _close_some(self) -> None:
         closing = []
@@ -216,7 +212,7 @@ class Story:
     async def _close(self, machine: Machine, name: str) -> None:
         await asyncio.sleep(self.dice.uniform(0, 5))
         try:
-            await self._within(60, machine.ask(lambda node: Methods(node).close(CloseParams(channel=name, wait=20))))
+            await within(60, machine.ask(lambda node: Methods(node).close(CloseParams(channel=name, wait=20))))
             self.world.count("closes")
         except (CommandRefused, MachineDown, TimeoutError) as error:
             self.world.note(f"{machine.name}: close of {name[:12]}: {error}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from salama.base.units import FeeratePerKw
+from salama.sim.links import SimConnection
 from salama.sim.machine import Machine
 from salama.sim.world import World
 
@@ -122,6 +123,14 @@ class Faults:
     def _later(self, seconds: float, what: Callable[[], None]) -> None:
         self.world.later(self.world.time + seconds, what)
 
+    def _some_end(self, machine: Machine) -> SimConnection | None:
+        """Either end of one of its connections."""
+        connections = self.world.network.of(machine)
+        if not connections:
+            return None
+        one = self._dice.choice(connections)
+        return self._dice.choice((one, one.other))
+
     # --- the kinds ----------------------------------------------------------------------------------------------------
 
     def _light_fuse(self, machine: Machine) -> None:
@@ -136,21 +145,15 @@ class Faults:
             self.world.network.cut(self._dice.choice(connections))
 
     def _cut_at_message(self, machine: Machine) -> None:
-        if connections := self.world.network.of(machine):
-            one = self._dice.choice(connections)
-            end = self._dice.choice((one, one.other))
+        if end := self._some_end(machine):
             end.cut_after = self._dice.randrange(12)
 
     def _cut_at_byte(self, machine: Machine) -> None:
-        if connections := self.world.network.of(machine):
-            one = self._dice.choice(connections)
-            end = self._dice.choice((one, one.other))
+        if end := self._some_end(machine):
             end.cut_at_byte = self._dice.randrange(1, 4000)
 
     def _alter(self, machine: Machine) -> None:
-        if connections := self.world.network.of(machine):
-            one = self._dice.choice(connections)
-            end = self._dice.choice((one, one.other))
+        if end := self._some_end(machine):
             end.alter_after = self._dice.randrange(8)
 
     def _slow_down(self, machine: Machine) -> None:

@@ -100,6 +100,13 @@ def has_liar(world: World, record: ChannelRecord) -> bool:
     return any(machine.is_hostile for machine in world.machines if machine.node_id in ends)
 
 
+def records_of(machine: Machine) -> list[ChannelRecord]:
+    """Of all its channels, also those that are closed for good, as its disk has them."""
+    assert machine.journal is not None
+    live = machine.journal.read_now(queries.open_channels)
+    return [*live, *machine.journal.read_now(lambda db: queries.closed_channels(db, None, 1000)).rows]
+
+
 def _exists(world: World, record: ChannelRecord) -> bool:
     """Whether there is money in it: an opener that forgets what it never published leaves the other side waiting."""
     return record.funding.outpoint.txid in world.chain.state.places
@@ -177,10 +184,7 @@ def _balances(world: World, flows: dict[str, int]) -> None:
     records: dict[bytes, list[tuple[Machine, ChannelRecord]]] = {}
     held = {machine.name: 0 for machine in world.machines}
     for machine in world.machines:
-        assert machine.journal is not None
-        live = machine.journal.read_now(queries.open_channels)
-        closed = machine.journal.read_now(lambda db: queries.closed_channels(db, None, 1000)).rows
-        for record in (*live, *closed):
+        for record in records_of(machine):
             if not _exists(world, record):
                 continue
             records.setdefault(bytes(record.channel_id), []).append((machine, record))

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from salama.sim.machine import Machine
     from salama.sim.world import World
 
-ABOUT_HTLC = tuple(kind.TYPE for kind in (UpdateAddHtlc, UpdateFulfillHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc))
+OUTCOMES = (UpdateFulfillHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc)
+"""What removes an HTLC."""
+ABOUT_HTLC = tuple(kind.TYPE for kind in (UpdateAddHtlc, *OUTCOMES))
 COMPLAINTS = (Error.TYPE, Warning.TYPE)
 
 

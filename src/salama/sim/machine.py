@@ -21,11 +21,12 @@ from salama.signer.local import LocalSigner
 from salama.sim.chain import SimBackend
 from salama.sim.crashes import Fuse, PowerCut
 from salama.sim.disk import SimJournal
-from salama.sim.links import SimConnection, SimListener
+from salama.sim.links import OUTCOMES, SimConnection, SimListener
 from salama.sim.loop import NodeLoop
 from salama.storage.errors import StorageFault
 from salama.storage.journal import Journal
 from salama.transport.noise import StaticKey
+from salama.wire import RevokeAndAck
 
 if TYPE_CHECKING:
     from salama.sim.world import World
@@ -34,8 +35,8 @@ T = TypeVar("T")
 
 EPOCH = 1_700_000_000
 MOMENTS = {
-    "power cut after an outcome": (130, 131, 135),
-    "power cut after a revocation": (133,),
+    "power cut after an outcome": tuple(kind.TYPE for kind in OUTCOMES),
+    "power cut after a revocation": (RevokeAndAck.TYPE,),
 }
 """When power may fail on purpose: soon after a message of these types has arrived. The first ones remove an HTLC, the
 last one makes HTLCs and their removals irrevocable."""
@@ -43,6 +44,12 @@ last one makes HTLCs and their removals irrevocable."""
 
 class MachineDown(Exception):
     """Whom we asked is not there to answer."""
+
+
+async def within(seconds: float, answer: asyncio.Future[T]) -> T:
+    """What somebody who was asked says in so many seconds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        return await answer
 
 
 class _SimOutside(Outside):

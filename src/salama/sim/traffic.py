@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 from salama.api.methods import Methods
 from salama.api.payments_schema import InvoiceParams, Paid, PayParams
 from salama.base.ids import PaymentHash
 from salama.base.machine import CommandRefused
 from salama.node.node import Node
-from salama.sim.machine import Machine, MachineDown
+from salama.sim.machine import Machine, MachineDown, within
 from salama.sim.world import World
 from salama.storage.errors import StorageFault
 
@@ -69,7 +68,7 @@ class Traffic:
         is_short_lived = self.dice.random() < SHORT_LIVED
         params = InvoiceParams(amount=f"{amount}msat", description="sim", expiry=5 if is_short_lived else 3600)
         try:
-            made = await _within(20, payee.ask(lambda node: Methods(node).invoice(params)))
+            made = await within(20, payee.ask(lambda node: Methods(node).invoice(params)))
         except (MachineDown, TimeoutError, StorageFault):
             world.count("invoices not made")
             return
@@ -95,11 +94,6 @@ class Traffic:
             world.note(f"{payer.name}: {made.payment_hash[:12]} {paid.status} {paid.failure_code} {paid.fee_msat}")
             world.count(f"answered {paid.status}")
             return
-
-
-async def _within(seconds: float, answer: asyncio.Future[Any]) -> Any:
-    async with asyncio.timeout(seconds):
-        return await answer
 
 
 def _spendable(machine: Machine) -> list[int]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from salama.payments.records import ForwardStatus, PaymentStatus, PutForward
-from salama.sim.invariants import has_liar
+from salama.sim.invariants import has_liar, records_of
+from salama.sim.links import ABOUT_HTLC
 from salama.storage import queries
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from salama.sim.machine import Machine
     from salama.sim.world import World
 
-ADD, FULFIL, FAIL, FAIL_MALFORMED = (number.to_bytes(2, "big") for number in (128, 130, 131, 135))
+ADD, FULFIL, FAIL, FAIL_MALFORMED = (number.to_bytes(2, "big") for number in ABOUT_HTLC)
 
 
 class Htlc(NamedTuple):
@@ -98,12 +99,9 @@ class Words:
 
     def _off_the_wire(self, machine: Machine) -> set[bytes]:
         """Channels of the machine whose HTLCs may end on the chain, or whose other end lies."""
-        assert machine.journal is not None
-        live = machine.journal.read_now(queries.open_channels)
-        closed = machine.journal.read_now(lambda db: queries.closed_channels(db, None, 1000)).rows
         world = self._world
         return {
             bytes(one.channel_id)
-            for one in (*live, *closed)
+            for one in records_of(machine)
             if bytes(one.channel_id) in world.forced or has_liar(world, one)
         }
