@@ -33,6 +33,8 @@ from salama.wallet.coins import WalletState
 from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
 
 ONCHAIN: Final = "assets:onchain"
+CHANNELS, PENDING = "assets:channels:", "assets:pending:"
+"""Before the id of a channel."""
 TRANSFERS: Final = "transfers"
 DEPOSITS, WITHDRAWALS, OPENING, RECOVERED = (
     "equity:deposits", "equity:withdrawals", "equity:opening", "equity:recovered",
@@ -53,7 +55,7 @@ REVERSE: Final = (
     f"{_COLUMNS} SELECT ?1, target, source, msat, 'reorganisation', NULL FROM ledger WHERE key >= ?2 AND key < ?3"
 )
 FREE_KEYS: Final = "UPDATE ledger SET key = NULL WHERE key >= ? AND key < ?"
-_PENDING: Final = "'assets:pending:' || lower(hex(channel))"
+_PENDING: Final = f"'{PENDING}' || lower(hex(channel))"
 FUNDED: Final = (
     f"{_COLUMNS} SELECT ?1, '{ONCHAIN}', {_PENDING}, msat, cause, ?3 || 'out:' || hex(channel) FROM ledger_txs"
     f" WHERE txid = ?2 AND cause = 'funding' AND msat > 0 {_ONCE}"
@@ -95,11 +97,11 @@ READ_LINES: Final = frozenset((REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, R
 
 
 def channel_account(channel_id: ChannelId) -> str:
-    return f"assets:channels:{channel_id.hex()}"
+    return f"{CHANNELS}{channel_id.hex()}"
 
 
 def pending_account(channel_id: ChannelId) -> str:
-    return f"assets:pending:{channel_id.hex()}"
+    return f"{PENDING}{channel_id.hex()}"
 
 
 def worth(spec: CommitmentSpec) -> int:

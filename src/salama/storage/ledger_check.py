@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from salama.storage import queries
-from salama.storage.ledger import ONCHAIN, TRANSFERS, channel_account, confirmed_coins, pending_account, worth
+from salama.storage.ledger import (
+    CHANNELS,
+    ONCHAIN,
+    PENDING,
+    TRANSFERS,
+    channel_account,
+    confirmed_coins,
+    pending_account,
+    worth,
+)
 
 _LINES: Final = "SELECT id, at, source, target, msat, cause, coalesce(key, '') FROM ledger WHERE"
 # By time, because a clock that was set back makes the order of the ids another one.
@@ -123,7 +132,7 @@ def check(connection: sqlite3.Connection, *, deep: bool = False) -> Report:
         f"{one.account} holds {one.ledger:,} msat, there are {one.found:,}" for one in findings if not one.is_sound
     ]
     for account, msat in held.items():
-        if account.startswith(("assets:channels:", "assets:pending:")) and account not in live:
+        if account.startswith((CHANNELS, PENDING)) and account not in live:
             problems.append(f"{account} holds {msat:,} msat of a channel that is over")
     if total := sum(held.values()):
         problems.append(f"all accounts together hold {total:,} msat instead of none")
@@ -132,5 +141,5 @@ def check(connection: sqlite3.Connection, *, deep: bool = False) -> Report:
         problems.append(f"{TRANSFERS} holds {transfers:,} msat while nothing is under way")
     if deep and held != {account: msat for account, msat in connection.execute(SUMS) if msat}:
         problems.append("the sums of accounts are not those of their lines")
-    pending = sum(msat for account, msat in held.items() if account.startswith("assets:pending:"))
+    pending = sum(msat for account, msat in held.items() if account.startswith(PENDING))
     return Report(tuple(findings), pending, transfers, under_way, tuple(problems))
