@@ -7,8 +7,6 @@ downstream is carried up as a node does it: row by row, and again from the begin
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,14 +30,7 @@ __all__ = [
     "events_of",
     "kind_of",
     "open_chain",
-    "worlds_of",
 ]
-
-
-@contextmanager
-def worlds_of(chain: Chain, count: int, **terms: int) -> Iterator[list[World]]:
-    """``count`` channels on one chain."""
-    yield [World.open(chain, **terms) for _ in range(count)]
 
 
 def balance_of(side: Side) -> int:

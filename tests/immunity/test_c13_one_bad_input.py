@@ -99,7 +99,7 @@ def test_a_refused_fee_is_raised_and_splits_nothing(chain: Chain) -> None:
     world.run_until_over(alice)
 
 
-@pytest.mark.parametrize("bad", range(4))
+@pytest.mark.parametrize("bad", range(5))
 def test_one_bad_input_is_ejected_at_once(chain: Chain, bad: int) -> None:
     """Spent by another in this block: the four others are in flight again before the next."""
     world, alice = batch(chain, 5)
