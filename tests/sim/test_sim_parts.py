@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from salama.base.ids import ChannelId, NodeId, PaymentHash, Preimage
 from salama.base.units import CltvExpiry, Msat
 from salama.bitcoin.tx import Tx
 from salama.net.tcp import PeerAddress
+from salama.node.channels import Channels
 from salama.node.node import Node
 from salama.sim import crashes, invariants
 from salama.sim.crashes import Fuse, PowerCut
@@ -361,3 +363,17 @@ def test_the_story_can_be_told_to_any_step(tmp_path):
     world = World(3, tmp_path, max_steps=700)
     world.run(Story(world, CALM).play())
     assert world.steps == 700
+
+
+def test_a_node_looks_at_the_channels_of_a_peer_in_the_order_of_their_beginning() -> None:
+    """Were it the order of their addresses in memory, no seed could be played again line by line."""
+
+    class Begun:
+        peer, task = NodeId(b"\x02" + bytes(31) + b"\x01"), True
+
+    channels: Any = Channels.__new__(Channels)
+    channels.by_peer = {}
+    actors: list[Any] = [Begun() for _ in range(100)]
+    for actor in actors:
+        channels._start(actor)
+    assert list(channels.by_peer[Begun.peer]) == actors

@@ -148,7 +148,7 @@ class Channels(Openings):
         return actor
 
     def _start(self, actor: ChannelActor) -> None:
-        self.by_peer.setdefault(actor.peer, set()).add(actor)
+        self.by_peer.setdefault(actor.peer, {})[actor] = None
         if actor.task is None:
             actor.task = self._tasks.create_task(actor.run(), name=actor.name)
 
@@ -179,8 +179,8 @@ class Channels(Openings):
             for funding in (*record.active, *record.inactive):
                 self.watch.remove(funding.outpoint)
         self._forget_opening(actor)
-        siblings = self.by_peer.get(actor.peer, set())
-        siblings.discard(actor)
+        siblings = self.by_peer.get(actor.peer, {})
+        siblings.pop(actor, None)
         if not siblings:
             self.by_peer.pop(actor.peer, None)
             self.peers.let_go(actor.peer)

@@ -87,7 +87,8 @@ class Openings(ABC):
         """Offers of peers that are being answered and are not among the openings yet."""
         self._spare_scripts: list[bytes] = []
         """Closing scripts of openings that came to nothing: nobody has seen them."""
-        self.by_peer: dict[NodeId, set[ChannelActor]] = {}
+        self.by_peer: dict[NodeId, dict[ChannelActor, None]] = {}
+        """In the order of their beginning: that of a set would be another at every start."""
         self.by_scid: dict[ShortChannelId, ChannelId] = {}
 
     # --- what the rest does -------------------------------------------------------------------------------------------
