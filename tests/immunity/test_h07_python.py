@@ -8,7 +8,8 @@ by parsers that refuse deep nesting; no module takes data for code; signatures o
 (signer/verifying.py); no turn takes more than node/actor.py:Actor.BATCH events, and after a full one everybody else
 comes first.
 
-Not covered: a path through the mainnet graph is searched in the event loop.
+Not covered: a path through the mainnet graph is searched in the event loop; what a hundred strangers say in the same
+moment, 256 KiB each at most, is decrypted and decoded before anybody else's turn.
 """
 
 from __future__ import annotations
