@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -67,9 +68,9 @@ def run_seed(
     ``tell`` is called with each line of its story.
     """
     started = time.process_time()
-    logging.getLogger("salama").setLevel(logging.CRITICAL + 1)
     memory = Path("/dev/shm")
     with (
+        _silence(),
         warnings.catch_warnings(),
         tempfile.TemporaryDirectory(prefix="salama-sim-", dir=memory if os.access(memory, os.W_OK) else None) as home,
     ):
@@ -80,6 +81,18 @@ def run_seed(
         gc.collect()
     took = time.process_time() - started
     return Result(seed, world.hash, world.problems, world.counts, world.crash_points, world.steps, took)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Machines of a world log nothing: its story tells what happens."""
+    logger = logging.getLogger("salama")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def missing(total: Counter[str], points: Counter[str], seeds: int) -> list[str]:
