@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from salama.demo.acts import Story
 from salama.demo.books.figures import render_msat
+from salama.demo.network import FEERATE
 
 CAPACITY: Final = 1_000_000
 TO_BOB: Final = 250_000_000
@@ -64,7 +65,7 @@ class ForceClose(Story):
     async def bob_returns(self) -> None:
         stage, network = self.stage, self.network
         stage.act("Bob comes back to a closed channel")
-        await network.ask_chain("setfeeestimate", "0.00005")
+        await network.ask_chain("setfeeestimate", FEERATE)
         await network.start_node("bob")
         stage.say("His node reads the blocks that it missed, and finds its share in Alice's commitment:")
         await self._explain(1)

@@ -160,19 +160,21 @@ class Explainer:
     def _tell(self, tx: Tx, reading: _Reading) -> Told:
         fee = sum(reading.coins[one.outpoint] for one in tx.inputs) - sum(int(out.value) for out in tx.outputs)
         self._fees[bytes(tx.txid)] = (fee, tx.vsize)
-        if bytes(tx.txid) in reading.closes:
-            close, owner, other = reading.closes[bytes(tx.txid)]
+        known, delay = reading.closes.get(bytes(tx.txid)), 0
+        if known is not None:
+            close, owner, other = known
+            delay = close.owner_delay
             for output in close.outputs:
                 self._pieces[output.outpoint] = _Piece(output, close, owner, other)
-            title, lines, deadline = _commitment(close, owner, other, int(close.funding.capacity))
             if close.kind is CloseKind.MUTUAL:
                 title, lines, deadline = _together(tx, close, reading.wallets)
+            else:
+                title, lines, deadline = _commitment(close, owner, other, int(close.funding.capacity))
         elif any(one.outpoint in self._pieces for one in tx.inputs):
             title, lines, deadline = self._claim(tx, reading)
         else:
             lines = [Line("pays", int(out.value), "") for out in tx.outputs]
             title, deadline = "A transaction of somebody's wallet", ""
-        delay = reading.closes[bytes(tx.txid)][0].owner_delay if bytes(tx.txid) in reading.closes else 0
         return Told(title, str(tx.txid), tuple(lines), fee, self._rate(tx, fee), deadline, delay)
 
     def _rate(self, tx: Tx, fee: int) -> str:
