@@ -40,8 +40,11 @@ class Disk:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def commit(self, writes: Sequence[Row]) -> None:
+    def submit(self, writes: Sequence[Row]) -> asyncio.Task[None]:
         self.log.append(("submitted", list(writes)))
+        return asyncio.create_task(self._commit(writes))
+
+    async def _commit(self, writes: Sequence[Row]) -> None:
         await self.gate.wait()
         if self.failure:
             raise JournalFailed(self.failure)

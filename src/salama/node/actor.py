@@ -10,6 +10,8 @@
 No effect that the world can see is performed before the commit has returned; if the commit fails the node stops and
 nothing was said. What only another machine of this node is told is handed over at once: whatever that machine commits
 then comes behind our own writes in the same order, often in the same transaction, and it too says nothing before.
+An actor that ``GOES_ON`` takes what that machine answers at once as its next turn, still before the commit: both turns
+share it, and neither is in place, or says anything, before.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from salama.base.machine import Effect, Event, Row, Transition
@@ -34,11 +37,27 @@ MAX_BATCH = 4096
 """Events taken into one turn, so that no turn holds the event loop for long."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Decided(Generic[S]):
+    """A turn that was taken, and its way to the disk."""
+
+    old: S
+    done: Transition[S]
+    seen: tuple[Effect, ...]
+    """Effects that the world sees: after the commit."""
+    is_told: bool
+    """Another machine of this node heard of it."""
+    written: Awaitable[None] | None
+    """The commit, which has its place in the journal's order; None if nothing waits for the disk."""
+
+
 class Actor(ABC, Generic[S]):
     """One machine with its inbox. ``tell`` from anywhere in the event loop."""
 
     INSIDE: ClassVar[tuple[type, ...]] = ()
     """Effects and rows that only tell another machine of this node something, by ``hand_over``."""
+    GOES_ON: ClassVar[bool] = False
+    """Whether an answer to what it told another machine is taken at once, if the world was told nothing."""
     ENDURED: ClassVar[tuple[type, ...]] = ()
     """Events that a frozen actor handles all the same, one at a time."""
     BATCH: ClassVar[int] = MAX_BATCH
@@ -49,6 +68,8 @@ class Actor(ABC, Generic[S]):
         self.frozen = ""
         """Why this actor takes no more events, empty while it is well."""
         self._inbox: deque[Event] = deque()
+        self._batch: Sequence[Event] = ()
+        """The events of the turn that is being decided."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,8 +147,7 @@ class Actor(ABC, Generic[S]):
             await self._wake.wait()
             self._wake.clear()
             while self._inbox:
-                count = min(len(self._inbox), self.BATCH)
-                events = [self._inbox.popleft() for _ in range(count)]
+                events = self._take()
                 if self.frozen:
                     await self._endure(events)
                     continue
@@ -136,14 +156,17 @@ class Actor(ABC, Generic[S]):
                 except StorageFault:
                     raise
                 except Exception as error:
-                    log.exception("%s: a turn over %d events failed; frozen", self.name, len(events))
+                    log.exception("%s: a turn over %d events failed; frozen", self.name, len(self._batch))
                     self.frozen = f"{type(error).__name__}: {error}"
                     self.on_fault(error)
-                    await self._endure(events)
-                if count == self.BATCH:
+                    await self._endure(self._batch)
+                if len(events) == self.BATCH:
                     # A turn without writes waits for nobody, and the inbox may be full of such (immunity H7).
                     await asyncio.sleep(0)
             self._idle.set()
+
+    def _take(self) -> Sequence[Event]:
+        return [self._inbox.popleft() for _ in range(min(len(self._inbox), self.BATCH))]
 
     async def _endure(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -157,28 +180,51 @@ class Actor(ABC, Generic[S]):
                 log.exception("%s: frozen, and cannot handle %s", self.name, type(event).__name__)
 
     async def _one_turn(self, events: Sequence[Event]) -> None:
+        turns = [await self._decide(self.state, events)]
+        fault: Exception | None = None
+        while self.GOES_ON and not self.frozen and turns[-1].is_told and not turns[-1].seen:
+            await asyncio.sleep(0)  # whoever was told has its turn
+            if not self._inbox:
+                break
+            try:
+                turns.append(await self._decide(turns[-1].done.state, self._take()))
+            except Exception as error:
+                fault = error  # what was decided before it stands
+                break
+        for one in turns:
+            await self._conclude(one)
+        if fault is not None:
+            raise fault
+
+    async def _decide(self, old: S, events: Sequence[Event]) -> _Decided[S]:
+        self._batch = events
         events = await self.prepare(events)
-        old = self.state
         done = self.turn(old, events)
         if done.owed:
             done = await self.complete(done)
         produced: tuple[Effect | Row, ...] = (*done.rows, *done.effects)
         inside = [told for told in produced if isinstance(told, self.INSIDE)]
-        seen = [effect for effect in done.effects if not isinstance(effect, self.INSIDE)]
+        seen = tuple([effect for effect in done.effects if not isinstance(effect, self.INSIDE)])
         writes = self.writes(old, done)
+
+        def meanwhile() -> None:
+            for told in inside:
+                self.hand_over(told)
+
+        written: Awaitable[None] | None = None
         if inside:
-
-            def meanwhile() -> None:
-                for told in inside:
-                    self.hand_over(told)
-
-            await self.journal.commit(writes, meanwhile=meanwhile)
+            written = self.journal.submit(writes, meanwhile=meanwhile)
         elif writes or seen:
             # Without writes too: what led to these effects may be on its way to the disk.
-            await self.journal.commit(writes)
-        self.state = done.state
-        self.installed(old, done)
-        await self.secured(old, done)
-        for effect in seen:
+            written = self.journal.submit(writes)
+        return _Decided(old, done, seen, bool(inside), written)
+
+    async def _conclude(self, turn: _Decided[S]) -> None:
+        if turn.written is not None:
+            await turn.written
+        self.state = turn.done.state
+        self.installed(turn.old, turn.done)
+        await self.secured(turn.old, turn.done)
+        for effect in turn.seen:
             self.perform(effect)
         self.finished()

@@ -70,6 +70,7 @@ class ChannelActor(Actor[AnyChannel]):
     """One channel, from the first message of its opening to its end."""
 
     INSIDE = (HtlcCommitted, AddRefused, AddDropped, PreimageLearned, HtlcFailed)
+    GOES_ON = True
     ENDURED = (
         *(BlockArrived, FundingConfirmed, FundingUnconfirmed, FundingSpent, FundingUnspent, ResolvedOnChain),
         *(SettleHtlc, FailHtlc, FailMalformedHtlc, AddHtlc, ForceClose, Disconnected),

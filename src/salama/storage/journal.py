@@ -161,22 +161,29 @@ class Journal:
         Raises WriteRefused (nothing of these writes is on disk, others are not touched), JournalFailed or
         JournalClosed. A caller that is cancelled while it waits does not take its writes back.
         """
+        await self.submit(writes, meanwhile=meanwhile)
+
+    def submit(
+        self, writes: Sequence[AnyWrite], *, meanwhile: Callable[[], None] | None = None
+    ) -> asyncio.Future[None]:
+        """Hand in like ``commit``; what it would wait for. Raises JournalFailed or JournalClosed at once."""
         self._check()
         submission = self._submission(writes)
+        loop = asyncio.get_running_loop()
+        submission.future = loop.create_future()
         if not submission.statements and not self._waiting and not self._unsettled:
             if meanwhile is not None:
                 meanwhile()
-            return
-        loop = asyncio.get_running_loop()
+            submission.future.set_result(None)
+            return submission.future
         if loop is not self._loop:
             self._bind(loop)
-        submission.future = loop.create_future()
         self._waiting.append(submission)
         self._flush_soon(loop)
         if meanwhile is not None:
             submission.is_built_on = True
             meanwhile()
-        await submission.future
+        return submission.future
 
     def commit_now(self, writes: Sequence[AnyWrite]) -> None:
         """Like ``commit`` but blocking, from any thread: for tools, tests and start-up. Raises as ``commit``."""
