@@ -122,6 +122,7 @@ def _show(page: dict[str, Any]) -> None:
 
     from salama.base.amounts import render_amount
     from salama.cli.ledger_text import time_of
+    from salama.cli.show import shortened
 
     console = Console()
     if not page["lines"]:
@@ -134,15 +135,11 @@ def _show(page: dict[str, Any]) -> None:
         )
     for one in page["lines"]:
         time = time_of(one["at"]).strftime("%Y-%m-%d %H:%M:%S")
-        way = f"{_short(one['source'])}\n→ {_short(one['target'])}"
+        way = f"{shortened('account', one['source'])}\n→ {shortened('account', one['target'])}"
         table.add_row(time, render_amount(one["amount_msat"]), way, one["cause"])
     console.print(table)
     if page["next_cursor"]:
         console.print(f"more: --cursor {page['next_cursor']}")
-
-
-def _short(account: str) -> str:
-    return ":".join(part[:10] + "…" if len(part) == 64 else part for part in account.split(":"))
 
 
 def _named(name: str, method: Method) -> click.Command:

@@ -101,7 +101,7 @@ def _text(name: str, value: Any, *, in_short: bool = False) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if value else "-"
     # Aliases and descriptions come from strangers: no control characters reach the terminal.
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return _short(name, text) if in_short else text
+    return shortened(name, text) if in_short else text
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def _joined(parts: Sequence[str]) -> str:
     return ("\n" if any(" " in part for part in parts) else ", ").join(parts)
 
 
-def _short(name: str, text: str) -> str:
+def shortened(name: str, text: str) -> str:
     """Hashes and keys by their first digits, also those in the name of an outpoint or an account."""
     if len(text) < 64 or " " in text:
         return text

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 
-from salama.base.ids import BlockHash, ChannelId, OutPoint, PaymentHash, Preimage, ShortChannelId, Side, Txid
+from salama.base.ids import BlockHash, ChannelId, OutPoint, PaymentHash, Preimage, ShortChannelId, Txid
 from salama.base.machine import Effect, Event, Row
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat, Sat
 from salama.bitcoin.script import p2wpkh
@@ -393,7 +393,3 @@ class Pair:
 
     def is_quiet(self) -> bool:
         return not (self.alice.outbox or self.bob.outbox)
-
-
-def outgoing_ids(record: ChannelRecord) -> list[int]:
-    return [htlc.id for htlc in record.htlcs.values() if htlc.side is Side.OUTGOING]
