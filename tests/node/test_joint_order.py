@@ -248,6 +248,7 @@ class Channels:
         assert all(one.witness for one in event.tx.inputs)
         if self.fails == "power":
             raise CommandRefused("power", "failed")
+        actor.record.funding.tx = event.tx
         self.said.append(f"{actor.name} published")
 
 
@@ -310,6 +311,44 @@ def test_a_channel_whose_batch_has_ended_is_waiting_and_one_whose_batch_goes_on_
             await joint.open_batch(wanted, RATE)
         assert during == [[]] and len(channels.by_id) == 2
         assert sorted(joint.waiting()) == sorted(channels.by_id)
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
+def test_another_wallet_pays_two_channels_at_once_when_both_peers_have_signed(tmp_path: Path) -> None:
+    """Finished for the first alone it would pay the second, whose peer could then keep the money."""
+    said: list[str] = []
+
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        joint = JointFunding(Channels(said, ""), wallet, backend, Outside())  # type: ignore[arg-type]
+        psbts = Psbts(wallet, backend, spending, joint, REGTEST, Outside())  # type: ignore[arg-type]
+        begun = [await joint.begin(Wanted(PEER, Sat(amount), Msat(0), True)) for amount in (100_000, 200_000)]
+        until = BlockHeight(int(HEIGHT) + 10)
+        psbt, _ = await psbts.fund(tuple(output for _, output in begun), RATE, until, everything=False)
+        channel, _ = await joint.verify(begun[0][0], psbt)
+        signed = (await psbts.sign(psbt, until)).psbt
+        with pytest.raises(CommandRefused) as refused:
+            await joint.finish(channel, signed)
+        assert refused.value.code == "funding_unsafe" and said == ["first peer signed"]
+        await joint.verify(begun[1][0], psbt)
+        await joint.finish(channel, signed)
+        assert said[1:] == ["second peer signed", "first published", "second published"]
+
+    with_wallet(tmp_path, BroadcastResult(True), work)
+
+
+def test_the_address_of_an_opening_that_was_given_up_is_not_paid_any_more(tmp_path: Path) -> None:
+    async def work(wallet: WalletActor, backend: Backend, spending: Spending) -> None:
+        joint = JointFunding(Channels([], ""), wallet, backend, Outside())  # type: ignore[arg-type]
+        psbts = Psbts(wallet, backend, spending, joint, REGTEST, Outside())  # type: ignore[arg-type]
+        name, output = await joint.begin(Wanted(PEER, Sat(100_000), Msat(0), True))
+        until = BlockHeight(int(HEIGHT) + 10)
+        psbt, _ = await psbts.fund((output,), RATE, until, everything=False)
+        signed = (await psbts.sign(psbt, until)).psbt
+        assert await joint.abort(name, "changed my mind")
+        with pytest.raises(CommandRefused) as refused:
+            await psbts.publish(signed)
+        assert refused.value.code == "funding_unsafe" and backend.on_disk == []
 
     with_wallet(tmp_path, BroadcastResult(True), work)
 

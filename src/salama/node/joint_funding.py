@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,7 @@ from salama.chain.backend import BackendError, BackendUnavailable, ChainBackend
 from salama.channel.events import ForgetChannel, FundingMade, PublishFunding
 from salama.channel.held import is_held, is_unpublished
 from salama.channel.state import ChannelRecord
+from salama.channel.transactions import funding_output
 from salama.node.channels import Channels
 from salama.node.outside import Outside
 from salama.node.wallet import WalletActor
@@ -36,6 +38,8 @@ MAX_BATCH: Final = 25
 """Channels opened by one transaction."""
 MAX_EXTERNAL: Final = 20
 """Openings that wait for another wallet at the same time."""
+MAX_GIVEN_UP: Final = 1_000
+"""Scripts of openings that came to nothing which are remembered, the latest."""
 UNDO_SECONDS: Final = 10.0
 """How long a failed batch waits for its openings to end; they end without it, too."""
 EXTERNAL_SECONDS: Final = 600.0
@@ -94,6 +98,8 @@ class JointFunding:
     def __init__(self, channels: Channels, wallet: WalletActor, backend: ChainBackend, outside: Outside) -> None:
         self._channels, self._wallet, self._backend, self._outside = channels, wallet, backend, outside
         self._external: dict[str, _External] = {}
+        self._given_up: deque[bytes] = deque(maxlen=MAX_GIVEN_UP)
+        """Scripts that another wallet was asked to pay in this run, and must not pay any more."""
         self._publishing: set[asyncio.Task[None]] = set()
         self._batches: set[Txid] = set()
         """Transactions of batches under way."""
@@ -142,7 +148,7 @@ class JointFunding:
         return list(opened)
 
     async def _publish_all(self, channels: Sequence[ChannelId], tx: Tx) -> None:
-        """Give the signed transaction to all of them at once. Raises CommandRefused if none takes it.
+        """Give the signed transaction to all of them at once. Raises what the first says if none takes it.
 
         One that fails in this very moment does not keep it from the others: its commitment spends its output.
         """
@@ -150,13 +156,11 @@ class JointFunding:
             outcomes = await asyncio.gather(*(self.publish(one, tx) for one in channels), return_exceptions=True)
         finally:
             self._batches.discard(tx.txid)
-        for channel_id, outcome in zip(channels, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                log.error("channel %s failed while its funding was published: %s", channel_id, outcome)
-        if all(isinstance(outcome, BaseException) for outcome in outcomes):
-            raise CommandRefused(
-                "batch_failed", "Every channel of the batch has ended.", "`salama channels` lists them."
-            )
+        failed = {one: outcome for one, outcome in zip(channels, outcomes, strict=True) if outcome is not None}
+        if len(failed) == len(channels):
+            raise failed[channels[0]]
+        for channel_id, outcome in failed.items():
+            log.error("channel %s failed while its funding was published: %s", channel_id, outcome)
 
     @staticmethod
     async def _all_asked(funders: Sequence[Funder], openings: Sequence[asyncio.Task[Opened]]) -> list[TxOut]:
@@ -222,6 +226,8 @@ class JointFunding:
         def ended(done: asyncio.Task[Opened]) -> None:
             self._external.pop(name, None)
             funder.refuse("opening_failed", "the opening has ended")
+            if funder.asked.done() and (done.cancelled() or done.exception() is not None):
+                self._given_up.append(funder.asked.result().script)
             _read(done)
 
         opening.add_done_callback(ended)
@@ -261,14 +267,21 @@ class JointFunding:
     async def finish(self, channel_id: ChannelId, psbt: Psbt) -> Tx:
         """Publish the signed transaction. Raises CommandRefused and MalformedPsbt."""
         tx = finalised(psbt).extract()
-        await self.publish(channel_id, tx)
+        self.check_all_signed(tx)
+        held = self.held_for(tx.txid)
+        await self._publish_all(held if channel_id in held else [channel_id], tx)
         return tx
 
-    def pays_unsigned_channel(self, tx: Tx) -> bool:
-        """Whether an output is meant for a channel whose peer has not signed our first commitment."""
+    def check_all_signed(self, tx: Tx) -> None:
+        """Raises CommandRefused if an output is meant for a channel whose peer has not signed our first commitment."""
         asked = [one.funder.asked for one in self._external.values()]
-        waiting = {one.result() for one in asked if one.done()}
-        return any(output in waiting for output in tx.outputs)
+        unsigned = {one.result().script for one in asked if one.done()}.union(self._given_up)
+        if any(output.script in unsigned for output in tx.outputs):
+            raise CommandRefused(
+                "funding_unsafe",
+                "This transaction pays a channel that its peer has not signed for; published, the money would be lost.",
+                "Use `openverify`, then `openfinish`; if the opening is over, make another PSBT.",
+            )
 
     async def abort(self, name: str, reason: str) -> bool:
         """Give up an opening that waits for its PSBT; False if there is none of that name."""
@@ -296,7 +309,14 @@ class JointFunding:
             raise CommandRefused(
                 "funding_signed", "The funding of this channel is signed, and on its way.", "Close the channel instead."
             )
-        await self._channels.command(actor, ForgetChannel(reason))
+        ours, theirs = record.funding.our_funding_pubkey, record.funding.their_funding_pubkey
+        script = funding_output(record.funding.capacity, ours, theirs).script
+        self._given_up.append(script)
+        try:
+            await self._channels.command(actor, ForgetChannel(reason))
+        except CommandRefused:
+            self._given_up.remove(script)
+            raise
 
     def _is_signed(self, txid: Txid) -> bool:
         """Whether the transaction is on record, with another channel of it or in the wallet."""

@@ -115,17 +115,10 @@ class Psbts:
     async def publish(self, psbt: Psbt) -> Tx:
         """Finish, write down, publish. Raises CommandRefused and MalformedPsbt."""
         tx = finalised(psbt).extract()
-        if self._joint.pays_unsigned_channel(tx):
-            raise CommandRefused(
-                "funding_unsafe",
-                "This transaction pays a channel that its peer has not signed for; published, the money would be lost.",
-                "Use `openverify`, then `openfinish`.",
-            )
+        self._joint.check_all_signed(tx)
         if waiting := self._joint.held_for(tx.txid):
             # On record with its channels before it is out: none of them may be given up any more.
-            for channel_id in waiting:
-                await self._joint.publish(channel_id, tx)
-            return tx
+            return await self._joint.finish(waiting[0], psbt)
         held = {self._wallet.state.leases.get(one.outpoint, "") for one in tx.inputs}
         purposes = sorted(one for one in held if one.startswith(PURPOSE))
         await self._spending.publish(tx, purposes[0] if purposes else PURPOSE)
