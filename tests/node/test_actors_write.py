@@ -30,6 +30,7 @@ from salama.invoices.bolt11 import HintHop
 from salama.node.channel_actor import ChannelActor
 from salama.node.payments import Committed, PaymentsActor
 from salama.onion.sphinx import make_onion
+from salama.payments.arrival import ONIONS_REMEMBERED
 from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop
 from salama.payments.views import ChannelView, RelayPolicy
 from salama.routing.scoring import Scorer
@@ -38,6 +39,7 @@ from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import PutChannel
 from salama.testing.pair import Pair
+from salama.wire import UpdateAddHtlc
 from salama.wire.features import BASIC_MPP, PAYMENT_SECRET, VAR_ONION_OPTIN, Features
 from salama.wire.onion import PaymentPayload
 
@@ -156,6 +158,48 @@ def test_other_onions_are_not_replays(journal: Journal) -> None:
         assert [type(event) for event in events] == [AddHtlc] * 4
 
     asyncio.run(main())
+
+
+def offered(htlc: HtlcCommitted) -> UpdateAddHtlc:
+    """What the peer sent of it before it was committed."""
+    return UpdateAddHtlc(
+        channel_id=UP,
+        id=htlc.ref.id,
+        amount_msat=htlc.amount,
+        payment_hash=htlc.payment_hash,
+        cltv_expiry=htlc.cltv_expiry,
+        onion_routing_packet=htlc.onion,
+    )
+
+
+def test_onions_opened_ahead_are_decided_as_ever_and_only_once_committed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        bad = replace(committed(4), onion=b"\x01" + committed(4).onion[1:])
+        htlcs = [committed(1), committed(2), committed(3, b"\x08" * 32), bad]
+        running.actor.look_ahead([offered(htlc) for htlc in htlcs])
+        await asyncio.sleep(0.01)
+        assert running.sent == [] and journal.counters.rows == 0
+        multiplied: list[bytes] = []
+        monkeypatch.setattr(LocalSigner, "ecdh", lambda self, point: multiplied.append(point))
+        kinds = [type(event) for event in await running.hears(htlcs[0], *htlcs[2:])]
+        assert (kinds, multiplied) == ([AddHtlc, AddHtlc, FailMalformedHtlc], [])
+        monkeypatch.undo()
+        # The onion of the first once more: opened ahead or not, it works once.
+        assert [type(event) for event in await running.hears(htlcs[1])] == [FailHtlc]
+
+    asyncio.run(main())
+
+
+def test_onions_opened_ahead_and_never_committed_do_not_pile_up(journal: Journal) -> None:
+    actor = Running(journal).actor
+    add = offered(committed(1))
+    for n in range(20):
+        onions = [n.to_bytes(2, "big") + i.to_bytes(2, "big") + bytes(1362) for i in range(200)]
+        actor.look_ahead([replace(add, onion_routing_packet=onion) for onion in onions])
+        assert len(actor._secrets_ahead) <= ONIONS_REMEMBERED
 
 
 def test_an_onion_that_nobody_can_open_does_not_stop_the_payments(journal: Journal) -> None:

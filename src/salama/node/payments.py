@@ -19,6 +19,7 @@ from salama.invoices.bolt11 import HintHop
 from salama.node.actor import Actor
 from salama.node.outside import Outside
 from salama.onion.sphinx import OnionRefused, ephemeral_key
+from salama.payments.arrival import ONIONS_REMEMBERED, read_onion
 from salama.payments.events import HtlcArrived, Pay, PaymentFinished, RouteLearned, ToChannel
 from salama.payments.machine import resume, turn
 from salama.payments.records import Invoice, Payment
@@ -30,6 +31,7 @@ from salama.signer.local import LocalSigner
 from salama.storage import queries
 from salama.storage.journal import Journal
 from salama.storage.writes import AnyWrite, RememberOnion
+from salama.wire import UpdateAddHtlc
 from salama.wire.features import BASIC_MPP
 
 log = logging.getLogger("salama.payments")
@@ -101,6 +103,8 @@ class PaymentsActor(Actor[PaymentsState]):
         self._height, self._channels, self._by_scid, self._to_channel = height, channels, by_scid, to_channel
         self._waiting: dict[PaymentHash, list[asyncio.Future[Payment]]] = {}
         self._onions: list[RememberOnion] = []
+        self._secrets_ahead: dict[bytes, bytes | None] = {}
+        """By onion; an HTLC that is never committed leaves its own behind, until there are too many."""
         self._commanded: set[PaymentHash] = set()
 
     # --- commands -----------------------------------------------------------------------------------------------------
@@ -136,7 +140,7 @@ class PaymentsActor(Actor[PaymentsState]):
         committed = [e for e in events if isinstance(e, Committed)]
         if not committed:
             return events
-        found = [self._secret(e.htlc) for e in committed]
+        found = [self._secret(e.htlc.onion) for e in committed]
         marks = [None if secret is None else sha256(secret) for secret in found]
         owners = self.journal.read_now(lambda db: queries.onion_owners(db, [m for m in marks if m is not None]))
         arrivals: dict[int, HtlcArrived] = {}
@@ -158,9 +162,21 @@ class PaymentsActor(Actor[PaymentsState]):
             )
         return [arrivals.get(id(e), e) for e in events]
 
-    def _secret(self, htlc: HtlcCommitted) -> bytes | None:
+    def look_ahead(self, offered: Sequence[UpdateAddHtlc]) -> None:
+        """Open the onions of HTLCs that may be committed soon; nothing is decided about them before they are."""
+        if len(self._secrets_ahead) + len(offered) > ONIONS_REMEMBERED:
+            self._secrets_ahead.clear()
+        for add in offered:
+            secret = self._secrets_ahead[add.onion_routing_packet] = self._work_out(add.onion_routing_packet)
+            if secret is not None:
+                read_onion(add.onion_routing_packet, secret, add.payment_hash)
+
+    def _secret(self, onion: bytes) -> bytes | None:
+        return self._secrets_ahead.pop(onion) if onion in self._secrets_ahead else self._work_out(onion)
+
+    def _work_out(self, onion: bytes) -> bytes | None:
         try:
-            return self._signer.ecdh(ephemeral_key(htlc.onion))
+            return self._signer.ecdh(ephemeral_key(onion))
         except (OnionRefused, InvalidPoint, ValueError):
             return None
 

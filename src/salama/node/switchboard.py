@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from salama.base.ids import ChannelId, NodeId
 from salama.base.machine import Event
@@ -41,6 +41,7 @@ from salama.wire import (
     QueryShortChannelIds,
     ReplyChannelRange,
     ReplyShortChannelIdsEnd,
+    UpdateAddHtlc,
     Warning,
 )
 
@@ -155,6 +156,9 @@ class Switchboard:
 
     def handed_over(self, handoff: PreimageLearned | HtlcFailed) -> None:
         self._payments.tell(HandoffArrived(handoff))
+
+    def htlcs_offered(self, offered: Sequence[UpdateAddHtlc]) -> None:
+        self._payments.look_ahead(offered)
 
     def announce(self, announcement: Message) -> None:
         assert isinstance(announcement, ChannelAnnouncement)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
-from salama.base.ids import ShortChannelId
+from salama.base.ids import PaymentHash, ShortChannelId
 from salama.crypto.hashes import sha256
 from salama.onion.sphinx import OnionRefused, ephemeral_key, peel_with_secret
 from salama.payments.events import HtlcArrived
@@ -15,6 +17,8 @@ from salama.wire.onion import PaymentPayload
 INVALID_ONION_KEY = 0xC006
 INVALID_ONION_BLINDING = 0xC018
 INVALID_ONION_PAYLOAD = 0x4016
+ONIONS_REMEMBERED: Final = 966
+"""Both sides of a full channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,17 @@ def read_htlc(htlc: HtlcArrived) -> ToRelay | ToUs | Unreadable | Refused:
         return Unreadable(INVALID_ONION_BLINDING, sha256(htlc.onion))
     if htlc.shared_secret is None:
         return Unreadable(_why_without_secret(htlc.onion), sha256(htlc.onion))
+    return read_onion(htlc.onion, htlc.shared_secret, htlc.payment_hash)
+
+
+@lru_cache(maxsize=ONIONS_REMEMBERED)
+def read_onion(onion: bytes, shared_secret: bytes, payment_hash: PaymentHash) -> ToRelay | ToUs | Unreadable | Refused:
+    """What is in an ``onion`` that can be opened. Remembered, so that it may be read before its HTLC is committed."""
     try:
-        peeled = peel_with_secret(htlc.onion, htlc.shared_secret, htlc.payment_hash)
+        peeled = peel_with_secret(onion, shared_secret, payment_hash)
     except OnionRefused as refusal:
         if refusal.code & BADONION:
-            return Unreadable(refusal.code, sha256(htlc.onion))
+            return Unreadable(refusal.code, sha256(onion))
         return Refused(make(INVALID_ONION_PAYLOAD, b"\x00\x00\x00"))
     try:
         payload = PaymentPayload.decode(peeled.payload)

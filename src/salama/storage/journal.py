@@ -41,9 +41,11 @@ T = TypeVar("T")
 CHECKPOINT_ROWS: Final = 8_000
 CHECKPOINT_BYTES: Final = 16_000_000
 CHECKPOINT_COMMITS: Final = 1_000
-# After so many syncs in a row that took no longer, the loop waits itself for transactions of at most so many rows.
+# After so many quick syncs of transactions of at most so many rows, the loop waits for such itself. A slow one takes so
+# many quick ones away: one is forgiven, since any disk has one now and then, several near each other are not.
 QUICK_SECONDS: Final = 0.0005
 QUICK_SYNCS: Final = 64
+SLOW_COUNTS: Final = 8
 SMALL_GROUP: Final = 64
 # A transaction begins once nobody has handed in anything for so many rounds of the loop, or after the most of them:
 # machines that tell each other of what they hand in answer from round to round, and so share one sync.
@@ -118,7 +120,7 @@ class Journal:
         self._unsettled = False
         """What was handed in before is on its way to the disk; ``_in_flight`` also while the log is folded after it."""
         self._quick_syncs = 0
-        """The last so many syncs in a row were quick."""
+        """How well the disk has proved itself quick."""
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="salama-journal", daemon=True)
         self._start()
@@ -338,7 +340,9 @@ class Journal:
             self._poison(fault)
             return False
         done = time.perf_counter()
-        self._quick_syncs = self._quick_syncs + 1 if done - begun <= QUICK_SECONDS else 0
+        if size_of(written)[0] <= SMALL_GROUP:
+            counted = self._quick_syncs + (1 if done - begun <= QUICK_SECONDS else -SLOW_COUNTS)
+            self._quick_syncs = max(0, min(counted, QUICK_SYNCS + SLOW_COUNTS))
         self._count(written, done - started)
         return True
 
