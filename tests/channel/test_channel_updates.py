@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from salama.base.ids import ChannelId, PaymentHash, Preimage, Txid
+from salama.base.ids import ChannelId, HtlcRef, PaymentHash, Preimage, Side, Txid
 from salama.base.machine import CommandRefused
 from salama.base.units import BlockHeight, CltvExpiry, FeeratePerKw, Msat
 from salama.bitcoin.script import p2wpkh
@@ -26,6 +26,7 @@ from salama.channel.events import (
     HandoffKey,
     HtlcCommitted,
     HtlcFailed,
+    LatePreimage,
     Origin,
     PreimageLearned,
     Send,
@@ -247,6 +248,22 @@ def test_a_failure_that_was_sent_stands() -> None:
     pair.bob.does(SettleHtlc(0, preimage_of(0)))
     pair.settle()
     assert not pair.alice.learned and len(pair.alice.failed) == 1
+
+
+def test_a_late_preimage_waits_on_disk_while_the_peer_has_not_answered_the_failure() -> None:
+    """Until then its channel may go to the chain with an HTLC that the preimage brings home."""
+    pair = Pair.opened()
+    pair.alice.adds(1_000_000)
+    pair.settle()
+    pair.bob.does(FailHtlc(0, b"gave up"))
+    key = HandoffKey(ChannelId(bytes(32)), 1)
+    before, said = pair.bob.record, len(pair.bob.rows)
+    pair.bob.does(SettleHtlc(0, preimage_of(0), key))
+    assert pair.bob.record is before and len(pair.bob.rows) == said, "not consumed"
+    pair.settle()
+    pair.bob.does(SettleHtlc(0, preimage_of(0), key))
+    lost = LatePreimage(HtlcRef(before.channel_id, Side.INCOMING, 0), key, is_used=False)
+    assert pair.bob.rows[said:] == [Consumed(key), lost]
 
 
 def test_an_unknown_htlc_is_no_mistake_but_consumes() -> None:

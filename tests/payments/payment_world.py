@@ -7,7 +7,7 @@ from typing import Any
 from salama.base.ids import ChannelId, HtlcRef, NodeId, PaymentHash, Preimage, ShortChannelId, Side
 from salama.base.machine import Effect, Event, Row
 from salama.base.units import BlockHeight, CltvExpiry, Msat
-from salama.channel.events import AddHtlc, FailHtlc, FailMalformedHtlc, Handoff, SettleHtlc
+from salama.channel.events import AddHtlc, FailHtlc, FailMalformedHtlc, Handoff, HandoffKey, SettleHtlc
 from salama.crypto.secp256k1 import public_key
 from salama.onion.failures import read_failure
 from salama.onion.sphinx import Onion, ephemeral_key, make_onion
@@ -78,6 +78,8 @@ class World:
     ready: bool = True
     sibling_ready: bool = True
     policies: tuple[RelayPolicy, ...] = (POLICY,)
+    handoffs: set[HandoffKey] = field(default_factory=set)
+    """What no channel has consumed yet."""
     routes: list[Route | NoRoute] = field(default_factory=list)
     """What the router finds, in turn."""
     fee_limits: list[int] = field(default_factory=list)
@@ -100,6 +102,7 @@ class World:
             invoices=self.invoices.get,
             route=self._route,
             entropy=lambda n: bytes(n - 1) + bytes([7]),
+            is_waiting=self.handoffs.__contains__,
             chain_is_stale=self.chain_is_stale,
         )
 

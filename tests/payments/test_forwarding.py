@@ -21,9 +21,19 @@ from payment_world import (
 from salama.base.ids import HtlcRef, ShortChannelId, Side
 from salama.base.units import BlockHeight, CltvExpiry, Msat
 from salama.channel.deadlines import EARLY_FAIL_BACK
-from salama.channel.events import AddHtlc, Consumed, HandoffKey, HtlcFailed, Origin, PreimageLearned
+from salama.channel.events import (
+    AddHtlc,
+    Consumed,
+    FailHtlc,
+    HandoffKey,
+    HtlcFailed,
+    LatePreimage,
+    Origin,
+    PreimageLearned,
+    SettleHtlc,
+)
 from salama.onion.failures import make_failure, read_failure
-from salama.payments.events import HtlcArrived, OfferRefused, Ticked, ToChannel
+from salama.payments.events import ChannelGone, HandoffArrived, HtlcArrived, OfferRefused, Ticked, ToChannel
 from salama.payments.origin import ForwardOrigin
 from salama.payments.records import ForwardStatus, PutForward
 from salama.wire.onion import PaymentPayload
@@ -331,3 +341,31 @@ def test_a_failure_that_comes_after_the_early_one_changes_nothing() -> None:
     world.hands_over(HtlcFailed(KEY, add.origin, b"late"))
     first, second = world.fails
     assert first.reason and second.reason == b"" and second.consumes == KEY, "the first decision stands"
+
+
+def test_a_late_preimage_is_told_again_until_its_handoff_is_consumed() -> None:
+    """While upstream has not taken the failure, its channel may still go to the chain, where the preimage counts."""
+    world, htlc, add = relayed()
+    world.height = BlockHeight(int(htlc.cltv_expiry))
+    world.does(Ticked())
+    world.forgets()
+    world.does(HandoffArrived(PreimageLearned(KEY, add.origin, PREIMAGE)), Ticked())
+    world.handoffs.add(KEY)
+    for _ in range(2):
+        world.does(Ticked())
+    expected = ToChannel(UPSTREAM, SettleHtlc(htlc.ref.id, PREIMAGE, KEY))
+    assert world.effects == [expected] * 3 and world.rows == [], "what becomes of it, only the channel knows"
+    world.handoffs.clear()
+    assert not world.does(Ticked(), Ticked()) and not world.state.late
+
+
+def test_an_outcome_for_a_channel_that_is_over_is_consumed_and_a_preimage_counts_as_lost() -> None:
+    """Nobody else would: the handoff would wait for ever, and the books with it."""
+    world, htlc, _ = relayed()
+    world.does(ChannelGone(htlc.ref, SettleHtlc(htlc.ref.id, PREIMAGE, KEY)))
+    assert world.rows == [Consumed(KEY), LatePreimage(htlc.ref, KEY, is_used=False)]
+    world.forgets()
+    world.does(
+        ChannelGone(htlc.ref, FailHtlc(htlc.ref.id, b"", KEY)), ChannelGone(htlc.ref, FailHtlc(htlc.ref.id, b""))
+    )
+    assert world.rows == [Consumed(KEY)] and not world.effects

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_samples import PAYMENT
 
-from salama.base.ids import ChannelId, Txid
-from salama.base.units import BlockHeight, Sat
+from salama.base.ids import ChannelId, HtlcRef, Side, Txid
+from salama.base.units import BlockHeight, Msat, Sat
 from salama.bitcoin.tx import Tx, TxIn, TxOut
-from salama.channel.events import FundingSpent, FundingUnspent
+from salama.channel.events import (
+    FailHtlc,
+    ForceClose,
+    FundingSpent,
+    FundingUnspent,
+    HandoffKey,
+    LatePreimage,
+    SettleHtlc,
+)
 from salama.channel.state import ChannelRecord, Phase
 from salama.channel.transactions import obscuring_factor
 from salama.onchain.events import OutputsLeft
-from salama.payments.records import PartStatus, PutPayment
+from salama.payments.records import ForwardStatus, PartStatus, PutForward, PutPayment
 from salama.sim import invariants
 from salama.sim.director import Size
 from salama.sim.run import run_seed
@@ -28,7 +37,7 @@ from salama.storage.errors import WriteRefused
 from salama.storage.journal import Journal
 from salama.storage.ledger_check import balance, balances, check, last_line, lines
 from salama.storage.writes import BeginLedger, PutChannel, PutRecord
-from salama.testing.pair import End, Pair
+from salama.testing.pair import End, Pair, preimage_of
 from salama.wallet.events import WalletTxConfirmed, WalletTxUnconfirmed
 
 TXID = Txid(bytes([7]) * 32)
@@ -207,6 +216,112 @@ def test_an_opening_that_came_to_nothing_leaves_nothing(journal: Journal) -> Non
     pair.alice.state = replace(pair.alice.channel, record=replace(pair.alice.record, phase=Phase.CLOSED))
     booked.writes()
     assert journal.read_now(balances) == {} and booked.problems() == ()
+
+
+# --- a preimage that comes after the failure --------------------------------------------------------------------------
+
+
+class Relayer:
+    """Bob, who offered on for 1,000,000 msat what Alice offers him for 1,010,000, and failed it upstream too early."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.up, self.down = Pair.opened(1_000_000), Pair.opened(1_000_001)
+        self.bob, self.towards = self.up.bob, self.down.alice
+        self.books = [Booked(journal, self.bob), Booked(journal, self.towards)]
+        self.key = HandoffKey(self.towards.record.channel_id, 0)
+        self.writes()
+        self.up.alice.adds(1_010_000)
+        self.down.alice.adds(1_000_000)
+        for pair in (self.up, self.down):
+            pair.settle()
+        self.writes()
+        self.before = self.held()
+
+    def writes(self) -> None:
+        for books in self.books:
+            books.writes()
+        self.journal.commit_now([row for row in self.bob.rows if isinstance(row, LatePreimage)])
+        self.bob.rows.clear()
+
+    def is_paid_downstream(self) -> None:
+        self.down.bob.settles_all()
+        self.down.settle()
+        self.bob.does(SettleHtlc(0, preimage_of(0), self.key))
+        self.writes()
+
+    def held(self) -> Counter[str]:
+        """Balances, those of both channels together."""
+        found: Counter[str] = Counter()
+        for account, msat in self.journal.read_now(balances).items():
+            found["assets" if account.startswith("assets:") else account] += msat
+        return found
+
+    def gained(self) -> dict[str, int]:
+        """Since the beginning."""
+        found = self.held()
+        found.subtract(self.before)
+        return {account: msat for account, msat in found.items() if msat}
+
+    def forward(self) -> str:
+        (row,) = self.journal.read_now(queries.forwards).rows
+        assert (row.incoming, row.amount_in, row.amount_out) == (
+            HtlcRef(self.bob.record.channel_id, Side.INCOMING, 0), 1_010_000, 1_000_000
+        )  # fmt: skip
+        assert (row.outgoing_channel, row.outgoing_id) == (self.key.channel_id, self.key.htlc_id)
+        return row.status.value
+
+
+def test_a_late_preimage_that_upstream_still_takes_is_a_forward_like_any_other(journal: Journal) -> None:
+    world = Relayer(journal)
+    world.up.cut()
+    world.bob.does(FailHtlc(0, b"too late"))
+    world.is_paid_downstream()
+    world.up.connect()
+    world.up.settle()
+    world.writes()
+    assert world.gained() == {"assets": 10_000, ledger.ROUTED: -10_000} and world.forward() == "settled"
+    assert world.books[0].problems() == ()
+
+
+def test_a_late_preimage_whose_htlc_is_gone_upstream_is_a_loss_by_name(journal: Journal) -> None:
+    world = Relayer(journal)
+    world.bob.does(FailHtlc(0, b"too late"))
+    world.up.settle()
+    world.writes()
+    world.is_paid_downstream()
+    expected = {"assets": -1_000_000, ledger.LOST_RELAYS: 1_000_000}
+    assert world.gained() == expected and world.forward() == "lost"
+    # Heard once more, after a crash or on the chain.
+    world.bob.does(SettleHtlc(0, preimage_of(0), world.key))
+    world.writes()
+    assert world.gained() == expected and world.books[0].problems() == ()
+
+
+def test_a_late_preimage_is_used_if_upstream_goes_to_the_chain_before_it_takes_the_failure(journal: Journal) -> None:
+    world = Relayer(journal)
+    world.bob.does(FailHtlc(0, b"too late"))  # sent and signed; Alice never answers
+    world.is_paid_downstream()
+    assert world.gained() == {"assets": -1_000_000, ledger.TRANSFERS: 1_000_000}, "nobody knows yet"
+    world.up.alice.does(ForceClose("test"))
+    world.bob.does(FundingSpent(world.up.alice.broadcasts[-1], BlockHeight(10)))
+    world.bob.does(SettleHtlc(0, preimage_of(0), world.key))  # said again, because the handoff is not consumed
+    world.writes()
+    assert world.forward() == "settled"
+    assert world.gained() == {"assets": 10_000, ledger.ROUTED: -10_000}
+    assert world.books[0].problems() == ()
+
+
+def test_a_preimage_that_is_heard_again_after_all_is_settled_is_no_loss(journal: Journal) -> None:
+    world = Relayer(journal)
+    incoming = HtlcRef(world.bob.record.channel_id, Side.INCOMING, 0)
+    out = (world.key.channel_id, 0, Msat(1_010_000), Msat(1_000_000))
+    journal.commit_now([PutForward(incoming, *out, ForwardStatus.SETTLED, 5)])
+    world.is_paid_downstream()
+    world.up.settle()
+    world.bob.does(SettleHtlc(0, preimage_of(0), world.key))
+    world.writes()
+    assert world.gained() == {"assets": 10_000, ledger.ROUTED: -10_000} and world.forward() == "settled"
 
 
 def test_a_payment_that_is_written_again_is_booked_once(journal: Journal) -> None:

@@ -327,6 +327,19 @@ class Consumed(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class LatePreimage(Row):
+    """The preimage of what was offered on as ``outgoing`` came when the HTLC ``incoming`` had been failed already.
+
+    ``is_used``: the failure had not been taken, and we are paid all the same; else what left us is lost, unless it had
+    been settled before: a preimage may be heard twice.
+    """
+
+    incoming: HtlcRef
+    outgoing: HandoffKey
+    is_used: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PublicEvent(Row):
     """A line of the event feed: ``name`` such as ``channel.opened``, ``fields`` of JSON-able scalars."""
 

@@ -34,6 +34,7 @@ from salama.channel.events import (
     HandoffKey,
     HtlcCommitted,
     HtlcFailed,
+    LatePreimage,
     Origin,
     PreimageLearned,
     Send,
@@ -135,22 +136,27 @@ def fail_malformed_htlc(channel: Channel, event: FailMalformedHtlc, env: Channel
 
 def _decide(channel: Channel, htlc_id: int, removal: Removal, consumes: HandoffKey | None) -> Transition[Channel]:
     """Write down what becomes of an incoming HTLC. The first decision stands, except that a preimage overrules a
-    failure that was not sent, and on the chain also one that was: what is published may hold the HTLC still."""
+    failure that was not sent, and on the chain also one that was: what is published may hold the HTLC still. Between
+    the two, while the peer has not answered the failure, the handoff of a preimage waits on disk, to be told again."""
     record, link = channel.record, channel.link
     rows: tuple[Row, ...] = () if consumes is None else (Consumed(consumes),)
     key = htlc_key(Side.INCOMING, htlc_id)
     htlc = record.htlcs.get(key)
-    if htlc is None:
-        return Transition(channel, (), rows)
+    if htlc is None or record.phase is Phase.CLOSED:
+        return Transition(channel, (), rows + _late(record, htlc_id, removal, consumes, is_used=False))
     if not record.is_added_irrevocably(htlc):
         raise CommandRefused("htlc_not_committed", "the HTLC is not irrevocably committed")
     is_paid = isinstance(removal, Fulfilment)
     if isinstance(removal, Fulfilment) and sha256(removal.preimage) != htlc.payment_hash:
         raise CommandRefused("wrong_preimage", "the preimage does not hash to the payment hash")
-    is_final = htlc.last_remote is not None and record.phase is not Phase.ON_CHAIN
-    if htlc.removal is not None and (not is_paid or isinstance(htlc.removal, Fulfilment) or is_final):
+    if htlc.removal is not None and (not is_paid or isinstance(htlc.removal, Fulfilment)):
         return Transition(channel, (), rows)
+    is_final = htlc.last_remote is not None and record.phase is not Phase.ON_CHAIN
+    if htlc.removal is not None and is_final:
+        return Transition(channel)
     is_queued = htlc.removal is not None
+    if is_queued:
+        rows += _late(record, htlc_id, removal, consumes, is_used=True)
     htlcs = dict(record.htlcs)
     htlcs[key] = replace(htlc, removal=removal)
     record = replace(record, htlcs=htlcs)
@@ -158,6 +164,14 @@ def _decide(channel: Channel, htlc_id: int, removal: Removal, consumes: HandoffK
         removals = link.queued_removals if is_queued else (*link.queued_removals, htlc_id)
         link = replace(link, queued_removals=removals, exposures=None)
     return Transition(Channel(record, link), (), rows)
+
+
+def _late(
+    record: ChannelRecord, htlc_id: int, removal: Removal, consumes: HandoffKey | None, *, is_used: bool
+) -> tuple[Row, ...]:
+    if consumes is None or not isinstance(removal, Fulfilment):
+        return ()
+    return (LatePreimage(HtlcRef(record.channel_id, Side.INCOMING, htlc_id), consumes, is_used),)
 
 
 def undelivered_removals(record: ChannelRecord) -> tuple[int, ...]:

@@ -193,6 +193,7 @@ class PaymentsActor(Actor[PaymentsState]):
             invoices=self.invoice,
             route=self._router(),
             entropy=self._outside.entropy,
+            is_waiting=lambda key: self.journal.look_up(lambda db: queries.has_handoff(db, key)),
             chain_is_stale=self._chain_is_stale(),
         )
 

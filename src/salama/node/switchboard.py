@@ -9,9 +9,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from salama.base.ids import ChannelId, NodeId
+from salama.base.ids import ChannelId, HtlcRef, NodeId, Side
 from salama.base.machine import Event
-from salama.channel.events import AddDropped, AddHtlc, AddRefused, HtlcCommitted, HtlcFailed, PreimageLearned
+from salama.channel.events import (
+    AddDropped,
+    AddHtlc,
+    AddRefused,
+    FailHtlc,
+    HtlcCommitted,
+    HtlcFailed,
+    PreimageLearned,
+    SettleHtlc,
+)
 from salama.channel.state import Channel, ChannelRecord, Phase
 from salama.gossip.events import MessageReceived as GossipReceived
 from salama.gossip.events import PeerGone as GossipPeerGone
@@ -24,7 +33,7 @@ from salama.node.payments import Committed, PaymentsActor
 from salama.node.peer_storage import PeerBoxes
 from salama.node.peers import Peer, short
 from salama.node.quiet_log import QuietLog
-from salama.payments.events import HandoffArrived, OfferRefused
+from salama.payments.events import ChannelGone, HandoffArrived, OfferRefused
 from salama.transport.session import printable
 from salama.wire import (
     ALL_CHANNELS,
@@ -190,5 +199,8 @@ class Switchboard:
             actor.tell(event)
         elif isinstance(event, AddHtlc):
             self._payments.tell(OfferRefused(event.origin, "channel_gone", "The channel is closed."))
+        elif isinstance(event, SettleHtlc | FailHtlc):
+            log.warning("channel %s is gone: too late for %s %d", channel_id, type(event).__name__, event.id)
+            self._payments.tell(ChannelGone(HtlcRef(channel_id, Side.INCOMING, event.id), event))
         else:
-            log.error("channel %s is gone; %s waits for a restart", channel_id, type(event).__name__)
+            log.error("channel %s is gone; %s is dropped", channel_id, type(event).__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from salama.base.ids import ChannelId, HtlcRef, PaymentHash
 from salama.base.machine import Effect, Event
 from salama.base.units import CltvExpiry, Msat
-from salama.channel.events import Handoff, Origin
+from salama.channel.events import FailHtlc, Handoff, Origin, SettleHtlc
 from salama.invoices.bolt11 import HintHop
 from salama.payments.records import Part, Payment
 
@@ -46,6 +46,14 @@ class OfferRefused(Event):
     origin: Origin
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGone(Event):
+    """There is no channel any more for ``answer`` to ``incoming``: it ended without it."""
+
+    incoming: HtlcRef
+    answer: SettleHtlc | FailHtlc
 
 
 @dataclass(frozen=True, slots=True)

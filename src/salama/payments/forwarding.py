@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from salama.base.ids import ChannelId
+from salama.base.ids import ChannelId, HtlcRef
 from salama.base.units import CltvExpiry, Msat
 from salama.channel.deadlines import EARLY_FAIL_BACK
-from salama.channel.events import AddHtlc, HtlcFailed, PreimageLearned
+from salama.channel.events import AddHtlc, Consumed, FailHtlc, HtlcFailed, LatePreimage, PreimageLearned, SettleHtlc
 from salama.onion.failures import make_failure, wrap_failure
 from salama.payments.arrival import ToRelay
 from salama.payments.events import HtlcArrived, ToChannel
-from salama.payments.origin import ForwardOrigin
+from salama.payments.origin import ForwardOrigin, decode_origin
 from salama.payments.reasons import make
 from salama.payments.records import ForwardStatus, PutForward
 from salama.payments.resolving import fail, fail_with, settle
@@ -103,6 +103,9 @@ def settle_back(work: Turn, origin: ForwardOrigin, learned: PreimageLearned) -> 
     relay_ = work.relays.pop(origin.incoming, None)
     if relay_ is not None:
         _record(work, origin, relay_, learned.key.htlc_id, ForwardStatus.SETTLED)
+    else:
+        # Failed upstream already, or settled: only that channel knows which, and whether it is of use there still.
+        work.late[learned.key] = learned
     settle(work, origin.incoming, learned.preimage, learned.key)
 
 
@@ -138,13 +141,35 @@ def expire_relays(work: Turn) -> None:
     """Fail what is still undecided downstream when its upstream deadline nears (B2.49).
 
     Upstream would close its channel for an HTLC that we could not answer any more. Until then every block is a chance
-    that the other side decides; later, a preimage is of use only if upstream has not taken the failure yet. The origin
-    stays known, so that the HTLC is not offered a second time.
+    that the other side decides; later, a preimage is of use only if upstream has not taken the failure yet, and its
+    channel says what became of the relay (``LatePreimage``). The origin stays known, so that the HTLC is not offered a
+    second time.
     """
     for ref, relay_ in list(work.relays.items()):
         if work.env.height >= int(relay_.cltv_expiry) - EARLY_FAIL_BACK:
             del work.relays[ref]
             fail_with(work, ref, make_failure(relay_.shared_secret, make(PERMANENT_CHANNEL_FAILURE)))
+
+
+def tell_again(work: Turn) -> None:
+    """A preimage that came after the failure waits while the peer has not taken that: it may be of use on the chain."""
+    for key, learned in work.was_late.items():
+        if work.late.get(key) is not learned:
+            continue
+        if work.env.is_waiting(key):
+            origin = decode_origin(learned.origin)
+            assert isinstance(origin, ForwardOrigin)
+            settle(work, origin.incoming, learned.preimage, key)
+        else:
+            del work.late[key]
+
+
+def too_late(work: Turn, incoming: HtlcRef, answer: SettleHtlc | FailHtlc) -> None:
+    """The upstream channel is over: nobody else would ever consume the handoff, nor say that the amount is lost."""
+    if answer.consumes is not None:
+        work.rows.append(Consumed(answer.consumes))
+        if isinstance(answer, SettleHtlc):
+            work.rows.append(LatePreimage(incoming, answer.consumes, is_used=False))
 
 
 def _record(work: Turn, origin: ForwardOrigin, relay_: Relay, outgoing_id: int, status: ForwardStatus) -> None:

@@ -14,7 +14,7 @@ from salama.base.machine import Event, Transition
 from salama.channel.events import HtlcFailed, Origin, PreimageLearned
 from salama.payments import forwarding, incoming, outgoing
 from salama.payments.arrival import Refused, ToRelay, ToUs, Unreadable, read_htlc
-from salama.payments.events import HandoffArrived, HtlcArrived, OfferRefused, Pay, Ticked
+from salama.payments.events import ChannelGone, HandoffArrived, HtlcArrived, OfferRefused, Pay, Ticked
 from salama.payments.origin import ForwardOrigin, decode_origin
 from salama.payments.reasons import make
 from salama.payments.resolving import fail, fail_malformed, fail_unknown_details
@@ -93,9 +93,14 @@ def _offer_refused(work: Turn, event: OfferRefused) -> None:
         outgoing.refused(work, origin, event)
 
 
+def _channel_gone(work: Turn, event: ChannelGone) -> None:
+    forwarding.too_late(work, event.incoming, event.answer)
+
+
 def _ticked(work: Turn, _: Ticked) -> None:
     incoming.expire_sets(work)
     forwarding.expire_relays(work)
+    forwarding.tell_again(work)
     outgoing.tick(work)
 
 
@@ -103,6 +108,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
     HtlcArrived: _htlc_arrived,
     HandoffArrived: _handoff_arrived,
     OfferRefused: _offer_refused,
+    ChannelGone: _channel_gone,
     Pay: outgoing.pay,
     Ticked: _ticked,
 }

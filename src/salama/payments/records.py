@@ -117,6 +117,8 @@ class Payment:
 class ForwardStatus(Enum):
     SETTLED = "settled"
     FAILED = "failed"
+    LOST = "lost"
+    """Paid downstream, failed upstream: the preimage came after the failure had been taken."""
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from salama.base.ids import ChannelId, HtlcRef, NodeId, PaymentHash, ShortChannelId
 from salama.base.machine import Effect, Row, Transition
 from salama.base.units import CltvExpiry, Msat
-from salama.channel.events import Origin
+from salama.channel.events import HandoffKey, Origin, PreimageLearned
 from salama.invoices.bolt11 import HintHop
 from salama.payments.records import Invoice, Payment
 from salama.payments.views import PaymentsEnv
@@ -67,6 +67,8 @@ class PaymentsState:
     relays: dict[HtlcRef, Relay] = field(default_factory=dict)
     origins: dict[Origin, ChannelId] = field(default_factory=dict)
     """Every outgoing HTLC that was offered and has no outcome yet: an origin found here is never offered again."""
+    late: dict[HandoffKey, PreimageLearned] = field(default_factory=dict)
+    """Preimages of HTLCs that we had failed upstream already: told again until their handoffs are consumed."""
 
 
 class Turn:
@@ -78,6 +80,9 @@ class Turn:
         self.sets = dict(state.sets)
         self.relays = dict(state.relays)
         self.origins = dict(state.origins)
+        self.late = dict(state.late)
+        self.was_late = state.late
+        """What is younger may not be on disk yet."""
         self.effects: list[Effect] = []
         self.rows: list[Row] = []
         self.invoices: dict[PaymentHash, Invoice | None] = {}
@@ -93,5 +98,5 @@ class Turn:
         return self.invoices[payment_hash]
 
     def finish(self) -> Transition[PaymentsState]:
-        state = PaymentsState(self.payments, self.sets, self.relays, self.origins)
+        state = PaymentsState(self.payments, self.sets, self.relays, self.origins, self.late)
         return Transition(state, tuple(self.effects), tuple(self.rows))

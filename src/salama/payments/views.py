@@ -8,6 +8,7 @@ from typing import Protocol
 
 from salama.base.ids import ChannelId, NodeId, PaymentHash, ShortChannelId
 from salama.base.units import BlockHeight, Msat
+from salama.channel.events import HandoffKey
 from salama.invoices.bolt11 import HintHop
 from salama.payments.records import Invoice
 from salama.routing.pathfinding import NoRoute, Route
@@ -72,6 +73,8 @@ class PaymentsEnv:
     invoices: Callable[[PaymentHash], Invoice | None]
     route: Router
     entropy: Callable[[int], bytes]
+    is_waiting: Callable[[HandoffKey], bool]
+    """Whether a handoff is on disk and nobody has consumed it."""
     chain_is_stale: bool = False
     """What we know of the chain is too old to relay anything new on (immunity G3)."""
     max_parts: int = 16

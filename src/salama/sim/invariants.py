@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from salama.bitcoin.tx import Tx
 from salama.channel.state import ChannelRecord, Phase
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
+from salama.node.channels import scids_of
 from salama.payments.records import ForwardStatus, InvoiceStatus, Payment, PaymentStatus
 from salama.storage import ledger_check, queries
 
@@ -157,6 +158,20 @@ def judge(world: World, tried: list[Tried]) -> None:
         _balances(world, flows)
     for machine in world.machines:
         check_ledger(world, machine, deep=True)
+        check_names(world, machine)
+
+
+def check_names(world: World, machine: Machine) -> None:
+    """A channel goes by its names of today: what a reorganisation took away may be the name of another by now."""
+    if machine.node is None:
+        return
+    channels, peers = machine.node.channels, machine.node.gossip.state.own_names
+    records = [one.record for one in channels.by_id.values() if one.record is not None]
+    named = {scid: record for record in records for scid in scids_of(record)}
+    if channels.by_scid != {scid: record.channel_id for scid, record in named.items()}:
+        world.problem(f"{machine.name}: channels are looked for under {sorted(channels.by_scid)}, not {sorted(named)}")
+    if peers != {scid: record.params.their_node_id for scid, record in named.items()}:
+        world.problem(f"{machine.name}: gossip takes {sorted(peers)} for our channels, not {sorted(named)}")
 
 
 def check_ledger(world: World, machine: Machine, *, deep: bool = False) -> None:

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from salama.base.ids import ChannelId, PaymentHash, Side, Txid
+from salama.base.ids import ChannelId, HtlcRef, PaymentHash, Side, Txid
 from salama.base.units import Sat
 from salama.bitcoin.script import is_p2wsh
 from salama.bitcoin.tx import Tx
 from salama.channel.confirming import is_mutual_close
+from salama.channel.events import LatePreimage
 from salama.channel.spec import CommitmentSpec
 from salama.channel.state import ChannelRecord, Fulfilment, Htlc, Phase
 from salama.channel.transactions import decode_commitment_number, obscuring_factor
@@ -42,6 +43,8 @@ DEPOSITS, WITHDRAWALS, OPENING, RECOVERED = (
 PAYMENTS_OUT, ROUTING_FEES, PUSHED = "expenses:payments", "expenses:fees:routing", "expenses:pushed"
 CLOSE_FEES: Final = "expenses:fees:onchain:close"
 UNECONOMIC: Final = "expenses:uneconomic"
+LOST_RELAYS: Final = "expenses:losses:relays"
+"""Paid downstream and not upstream, where a failure had been taken before the preimage came."""
 PAYMENTS_IN, ROUTED, PUSHED_TO_US = "income:payments", "income:routing", "income:pushed"
 PENALTIES, CLOSE_GAINS = "income:penalties", "income:closes"
 
@@ -92,7 +95,18 @@ GIVE_UP: Final = (
     f"{_COLUMNS} SELECT ?1, account, ?3, min(msat, ?4), 'outputs left', ?5 FROM ledger_balances"
     f" WHERE account = ?2 AND msat > 0 {_ONCE}"
 )
-READ_LINES: Final = frozenset((REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, RECEIVED, EMPTY_OUT, EMPTY_IN, GIVE_UP))
+_LATE: Final = "FROM forwards WHERE channel_in = ?2 AND htlc_in = ?3"
+EARNED_LATE: Final = (
+    f"{_COLUMNS} SELECT ?1, '{ROUTED}', '{TRANSFERS}', msat_in - msat_out, 'forward', ?4 {_LATE}"
+    f" AND status = 'settled' AND msat_in > msat_out {_ONCE}"
+)
+LOST_LATE: Final = (
+    f"{_COLUMNS} SELECT ?1, '{TRANSFERS}', '{LOST_RELAYS}', msat_out, 'preimage after the failure', ?4 {_LATE}"
+    f" AND status = 'lost' {_ONCE}"
+)
+READ_LINES: Final = frozenset(
+    (REVERSE, FREE_KEYS, FUNDED, CLAIMED, FEE, SENT, RECEIVED, EMPTY_OUT, EMPTY_IN, GIVE_UP, EARNED_LATE, LOST_LATE)
+)
 """Statements that read what is booked, or book under its keys: every move before them is written before them."""
 
 
@@ -322,8 +336,19 @@ def _invoice_key(payment_hash: PaymentHash) -> str:
 def of_forward(row: PutForward, now: int) -> list[Statement]:
     if row.status is not ForwardStatus.SETTLED:
         return []
-    key = f"forward:{row.incoming.channel_id.hex()}:{row.incoming.id}"
+    key = _forward_key(row.incoming)
     return _move(now, ROUTED, TRANSFERS, int(row.amount_in) - int(row.amount_out), "forward", key)
+
+
+def of_late(row: LatePreimage, now: int) -> list[Statement]:
+    """What the forward says by now, which is written before."""
+    incoming, key = row.incoming, _forward_key(row.incoming)
+    where = (now, bytes(incoming.channel_id), incoming.id)
+    return [(EARNED_LATE, (*where, key)) if row.is_used else (LOST_LATE, (*where, f"lost:{key}"))]
+
+
+def _forward_key(incoming: HtlcRef) -> str:
+    return f"forward:{incoming.channel_id.hex()}:{incoming.id}"
 
 
 # --- the first line --------------------------------------------------------------------------------------------------

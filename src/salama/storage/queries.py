@@ -54,6 +54,7 @@ HTLCS_AT: Final = (
     f"{_HTLC} WHERE channel = ?1 AND last_remote >= ?2 AND first_remote <= ?2"
     f" UNION ALL {_HTLC} WHERE channel = ?1 AND last_remote IS NULL AND first_remote <= ?2"
 )
+HAS_HANDOFF: Final = "SELECT 1 FROM handoffs WHERE channel = ? AND htlc_id = ?"
 HANDOFFS: Final = "SELECT channel, htlc_id, kind, origin, payload FROM handoffs ORDER BY rowid"
 ONION_OWNER: Final = "SELECT channel, htlc_id FROM onion_secrets WHERE secret = ?"
 EVENTS_AFTER: Final = "SELECT id, at, name, fields FROM events WHERE id > ? ORDER BY id LIMIT ?"
@@ -172,6 +173,10 @@ def onchain(connection: sqlite3.Connection, channel_id: ChannelId) -> OnchainRec
 def handoffs(connection: sqlite3.Connection) -> list[Handoff]:
     """Outcomes of outgoing HTLCs that nobody has consumed yet, in the order in which they were written."""
     return [_handoff(*row) for row in connection.execute(HANDOFFS).fetchall()]
+
+
+def has_handoff(connection: sqlite3.Connection, key: HandoffKey) -> bool:
+    return connection.execute(HAS_HANDOFF, (bytes(key.channel_id), key.htlc_id)).fetchone() is not None
 
 
 def _handoff(channel: bytes, htlc_id: int, kind: str, origin: bytes, payload: bytes) -> Handoff:

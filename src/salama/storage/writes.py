@@ -17,11 +17,11 @@ import msgspec
 from salama.base.ids import ChannelId, NodeId, Txid
 from salama.base.machine import Row
 from salama.base.units import BlockHeight, CltvExpiry
-from salama.channel.events import Consumed, HtlcFailed, PreimageLearned, PublicEvent
+from salama.channel.events import Consumed, HtlcFailed, LatePreimage, PreimageLearned, PublicEvent
 from salama.channel.state import ChannelRecord, Htlc
 from salama.onchain.events import OutputsLeft
 from salama.onchain.state import OnchainRecord
-from salama.payments.records import Invoice, Payment, PutForward, PutInvoice, PutPayment
+from salama.payments.records import ForwardStatus, Invoice, Payment, PutForward, PutInvoice, PutPayment
 from salama.storage import ledger, tables
 from salama.storage.layouts import Codec, NoLayout
 from salama.storage.records import (
@@ -203,6 +203,16 @@ ADD_HANDOFF: Final = (
     f"{tables.HANDOFFS.put.partition(' DO ')[0]} DO UPDATE SET kind = excluded.kind, origin = excluded.origin,"
     " payload = excluded.payload WHERE handoffs.kind <> 'preimage'"
 )
+# What became of a relay that nobody remembers: both its HTLCs are still listed. What was settled stays so.
+LATE_FORWARD: Final = (
+    f"INSERT INTO forwards ({', '.join(tables.FORWARDS.columns)})"
+    " SELECT came.channel, came.id, went.channel, went.id, came.amount_msat, went.amount_msat, ?5, ?6"
+    f" FROM htlcs AS came, htlcs AS went WHERE came.channel = ?1 AND came.side = {INCOMING} AND came.id = ?2"
+    f" AND went.channel = ?3 AND went.side = {OUTGOING} AND went.id = ?4"
+    " ON CONFLICT (channel_in, htlc_in) DO UPDATE SET channel_out = excluded.channel_out, htlc_out = excluded.htlc_out,"
+    " msat_in = excluded.msat_in, msat_out = excluded.msat_out, status = excluded.status, at = excluded.at"
+    " WHERE forwards.status <> 'settled'"
+)
 REMEMBER_ONION: Final = f"{tables.ONION_SECRETS.put.partition(' DO ')[0]} DO NOTHING"
 FORGET_ONIONS: Final = "DELETE FROM onion_secrets WHERE cltv_expiry < ?"
 MARK_ALONE: Final = "UPDATE kept_blobs SET alone_since = ? WHERE peer = ?"
@@ -336,6 +346,13 @@ def _forward(row: PutForward, now: int) -> list[Statement]:
     return [(tables.FORWARDS.put, columns), *_booked(ledger.of_forward, row, now)]
 
 
+def _late(row: LatePreimage, now: int) -> list[Statement]:
+    outcome = ForwardStatus.SETTLED if row.is_used else ForwardStatus.LOST
+    incoming, outgoing = row.incoming, row.outgoing
+    ends = (bytes(incoming.channel_id), incoming.id, bytes(outgoing.channel_id), outgoing.htlc_id)
+    return [(LATE_FORWARD, (*ends, outcome.value, now)), *_booked(ledger.of_late, row, now)]
+
+
 def _onchain(write: PutOnchain, now: int) -> list[Statement]:
     lines: list[Statement] = [(tables.ONCHAIN.put, (bytes(write.record.channel_id), ONCHAIN.encode(write.record)))]
     if write.channel is not None:
@@ -425,6 +442,7 @@ _STATEMENTS: Final[dict[type, Callable[[Any, int], list[Statement]]]] = {
     PutInvoice: _invoice,
     PutPayment: _payment,
     PutForward: _forward,
+    LatePreimage: _late,
     PutOnchain: _onchain,
     OutputsLeft: _left,
     PutWallet: _wallet,

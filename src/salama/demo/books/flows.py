@@ -12,6 +12,8 @@ FORWARD: Final = b"F"
 PART: Final = b"P"
 SETTLED: Final = "settled"
 FAILED: Final = "failed"
+LOST: Final = "lost"
+"""Of a relay: settled downstream, failed upstream."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def _end(flows: Flows, key: HtlcId, sender: NodeBooks, sent: HtlcEntry, receiver
 def _receiver_says(node: NodeBooks, key: HtlcId, entry: HtlcEntry) -> str:
     forward = node.forwards.get(key)
     if forward is not None:
-        return forward.status
+        return FAILED if forward.status == LOST else forward.status
     invoice = node.invoices.get(entry.payment_hash)
     return SETTLED if invoice is not None and key in invoice.claimed else FAILED
 
@@ -91,7 +93,9 @@ def _sender_says(node: NodeBooks, key: HtlcId, entry: HtlcEntry) -> str:
     if entry.origin[:1] == FORWARD:
         came = HtlcId(entry.origin[1:33], int.from_bytes(entry.origin[33:], "big"))
         forward = node.forwards.get(came)
-        return forward.status if forward is not None and forward.went == key else ""
+        if forward is None or forward.went != key:
+            return ""
+        return SETTLED if forward.status == LOST else forward.status
     payment = node.payments.get(entry.payment_hash)
     part = payment.parts.get(int.from_bytes(entry.origin[33:], "big")) if payment else None
     return part[1] if part else ""
