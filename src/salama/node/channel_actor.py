@@ -99,6 +99,8 @@ class ChannelActor(Actor[AnyChannel]):
         """Ends an opening that takes too long."""
         self.funder: Callable[[TxOut], Awaitable[FundingMade]] | None = None
         """Who makes the funding, if it is not our wallet."""
+        self.leased: Callable[[], object] = lambda: None
+        """Tells the wallet that what it promised to an opening has its coins, or needs none any more."""
         self.claimed: ChannelId | None = None
         """The id that an opening will have as a channel, reserved for it."""
         self._prepares = False

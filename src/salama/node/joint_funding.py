@@ -111,11 +111,12 @@ class JointFunding:
         if not 1 <= len(wanted) <= MAX_BATCH:
             raise CommandRefused("bad_batch", f"A batch opens 1 to {MAX_BATCH} channels, not {len(wanted)}.")
         funders = [Funder() for _ in wanted]
+        leased = self._wallet.promise(Sat.total(one.amount for one in wanted))
         openings = [
             asyncio.create_task(
                 self._channels.open(
                     one.node_id, one.amount, one.push, announce=one.announce, feerate=feerate, funder=funder,
-                    of_ours=Sat.total(other.amount for other in wanted),
+                    of_ours=Sat(0),
                 )
             )
             for one, funder in zip(wanted, funders, strict=True)
@@ -125,6 +126,7 @@ class JointFunding:
         try:
             outputs = await self._all_asked(funders, openings)
             funded = await self._wallet.draft(tuple(outputs), feerate, purpose)
+            leased()
             txid = funded.tx.txid
             self._batches.add(txid)
             for place, funder in enumerate(funders):
@@ -135,6 +137,7 @@ class JointFunding:
             # From here on every output belongs to a channel whose peer has signed: forward only, whoever gives up.
             tx = self._wallet.sign(funded, purpose)
         except BaseException:
+            leased()
             if txid is not None:
                 self._batches.discard(txid)
             await asyncio.shield(self._undo(funders, openings))

@@ -169,8 +169,8 @@ class Openings(ABC):
     ) -> tuple[ChannelId, OutPoint]:
         """Open a channel with a connected peer; returns when its funding transaction is signed for and published.
 
-        ``funder`` makes the funding in place of the wallet, ``of_ours`` of it from our coins (all if None), and the
-        peer has ``seconds`` to agree.
+        ``funder`` makes the funding in place of the wallet; ``of_ours`` of it comes from our coins that nobody has
+        promised yet (all if None). The peer has ``seconds`` to agree.
         """
         peer = self.peers.connected.get(node_id)
         if peer is None:
@@ -178,10 +178,6 @@ class Openings(ABC):
         if trouble := self.chain_trouble():
             raise CommandRefused(
                 "chain_stale", f"We do not see the chain as it is: {trouble}.", "Mend the back-end, then open."
-            )
-        if lack := self._lacks_reserve(funding, of_ours=funding if of_ours is None else of_ours):
-            raise CommandRefused(
-                "reserve_missing", f"After this channel {lack}.", "Deposit more bitcoin, or open a smaller channel."
             )
         keys = self.signer.channel_keys(await self._new_keys())
         script = await self._closing_script()
@@ -192,6 +188,12 @@ class Openings(ABC):
         if excess := beyond(self.cap, self.states(), funding):
             self._spare_scripts.append(script)
             raise CommandRefused("mainnet_cap", f"{excess[0].upper()}{excess[1:]}.", "Open less, or raise mainnet_cap.")
+        of_ours = funding if of_ours is None else of_ours
+        if lack := self._lacks_reserve(funding, of_ours):
+            self._spare_scripts.append(script)
+            raise CommandRefused(
+                "reserve_missing", f"After this channel {lack}.", "Deposit more bitcoin, or open a smaller channel."
+            )
         begun = open_channel(
             OpenRequest(
                 our_node_id=self.signer.node_id,
@@ -213,6 +215,7 @@ class Openings(ABC):
         )
         actor = self._begin(node_id, begun.state, seconds)
         actor.funder = funder
+        actor.leased = self.wallet.promise(of_ours)
         answer = actor.asked(None)
         for effect in begun.effects:
             self.perform(actor, effect)
@@ -365,6 +368,7 @@ class Openings(ABC):
                 return
             purpose = purpose_of(actor)
             funded = await self.wallet.draft((TxOut(amount, script),), feerate or self.feerate, purpose)
+            actor.leased()
             tx = self.wallet.sign(funded, purpose)
         except CommandRefused as refused:
             actor.tell(FundingRefused(refused.code, refused.reason))
@@ -376,6 +380,7 @@ class Openings(ABC):
         actor.tell(FundingMade(tx, funded.index_of(0)))
 
     def _forget_opening(self, actor: ChannelActor) -> None:
+        actor.leased()
         if actor.timer is not None:
             # It would keep all of the actor alive until its time comes.
             actor.timer.cancel()

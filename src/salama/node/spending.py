@@ -71,9 +71,18 @@ class Spending:
         self._check_reserve(amount, available)
         output = TxOut(amount if amount is not None else Sat(0), script)
         purpose = self._purpose("withdraw")
-        funded = await self._wallet.draft(
-            (output,), feerate or self._feerate(), purpose, everything=amount is None, only=coins, until=self._until()
-        )
+        leased = self._wallet.promise(Sat(available) if amount is None else amount)
+        try:
+            funded = await self._wallet.draft(
+                (output,),
+                feerate or self._feerate(),
+                purpose,
+                everything=amount is None,
+                only=coins,
+                until=self._until(),
+            )
+        finally:
+            leased()
         try:
             self._check_reserve(amount, available - int(funded.fee))
         except CommandRefused:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from salama.base.ids import OutPoint, Txid
 from salama.base.machine import CommandRefused, Effect, Event, Row, Transition
-from salama.base.units import BlockHeight, FeeratePerKw
+from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.networks import Network
 from salama.bitcoin.psbt import Psbt
 from salama.bitcoin.tx import Tx, TxOut
@@ -69,6 +70,8 @@ class WalletActor(Actor[WalletState]):
     ) -> None:
         super().__init__("wallet", state, journal)
         self._keys, self._height, self._outside = keys, height, outside or Outside()
+        self._promised: dict[object, int] = {}
+        """Satoshis by who asked."""
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -162,8 +165,16 @@ class WalletActor(Actor[WalletState]):
         await self._ask(Lease(outpoints, purpose, until))
 
     def spendable(self) -> int:
-        """Satoshis that fees could be paid with, our own unconfirmed change included."""
-        return sum(int(coin.value) for coin in self.state.spendable(self._height(), own_change=True))
+        """Satoshis that fees could be paid with, our own unconfirmed change included; less what is promised."""
+        coins = sum(int(coin.value) for coin in self.state.spendable(self._height(), own_change=True))
+        return max(0, coins - sum(self._promised.values()))
+
+    def promise(self, amount: Sat) -> Callable[[], object]:
+        """Count ``amount`` as spent, whose coins are not chosen yet, until what is returned is called: as soon as they
+        are leased, or not needed. Twice does no harm."""
+        key = object()
+        self._promised[key] = int(amount)
+        return partial(self._promised.pop, key, None)
 
     def release(self, purpose: str) -> None:
         self.tell(Release(purpose))
