@@ -159,6 +159,12 @@ class Channels(Openings):
         for funding in (*record.active, *record.inactive):
             self.watch.add(funding.outpoint, record.channel_id)
 
+    def _forget_names(self, record: ChannelRecord) -> None:
+        """Those that are not another channel's by now: a reorganisation may have had two of them change places."""
+        for scid in scids_of(record):
+            if self.by_scid.get(scid) == record.channel_id:
+                del self.by_scid[scid]
+
     def _retire(self, actor: ChannelActor) -> None:
         """The channel is closed for good, or its opening came to nothing."""
         if actor.is_retired:
@@ -174,8 +180,7 @@ class Channels(Openings):
             self.by_id.pop(record.channel_id, None)
             self._views.pop(record.channel_id, None)
             self._stale_views.pop(record.channel_id, None)
-            for scid in scids_of(record):
-                self.by_scid.pop(scid, None)
+            self._forget_names(record)
             for funding in (*record.active, *record.inactive):
                 self.watch.remove(funding.outpoint)
         self._forget_opening(actor)
@@ -306,6 +311,8 @@ class Channels(Openings):
                     self._adopt(actor, record)
                     self.peers.keep(actor.peer)
                 elif old.record is None or not are_named_alike(old.record, record):
+                    if old.record is not None:
+                        self._forget_names(old.record)
                     self._index(actor, record)
             self._stale_views[record.channel_id] = None
             self.around.channel_changed(new, old.record)

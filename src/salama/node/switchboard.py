@@ -182,6 +182,9 @@ class Switchboard:
         self._onchain.channel_changed(channel)
         if old is None or not are_named_alike(old, record):
             self._gossip.channel_known(record, scids_of(record))
+            if old is not None:
+                # A reorganisation gave it another place: what stands at the old one is somebody else's channel now.
+                self._gossip.channel_gone(tuple(name for name in scids_of(old) if name not in self._channels.by_scid))
         became_ready = record.phase is Phase.NORMAL and (old is None or old.phase is not Phase.NORMAL)
         if became_ready or (old is not None and old.their_alias != record.their_alias):
             self._gossip.tell_peer(record, self._channels.relay_policy(record))
