@@ -19,6 +19,7 @@ from salama.net.limits import (
     HANDSHAKE_TIMEOUT,
     MAX_HANDSHAKES,
     READ_SIZE,
+    STRANGER_READ_SIZE,
     WRITE_HIGH_WATER,
 )
 from salama.transport.noise import (
@@ -63,6 +64,9 @@ class Connection:
         self.address, self.inbound = address, inbound
         self.their_node_id = NodeId(session.their_node_id)
         self.bytes_in = self.bytes_out = 0
+        self.is_friend: Callable[[], bool] = lambda: False
+        """Whether the peer is one for whom others may wait; asked only when much of it waits."""
+        self._read_size = STRANGER_READ_SIZE
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Encrypt and hand to the kernel in one write. A peer that does not read is disconnected, not queued for."""
@@ -75,11 +79,18 @@ class Connection:
             self._writer.transport.abort()
 
     async def receive(self) -> list[bytes]:
-        """The next messages, at least one; empty when the connection is over, for whatever reason."""
+        """The next messages, at least one; empty when the connection is over, for whatever reason.
+
+        More may wait than is read at a time: then others have their turn before it is handled.
+        """
         while True:
             try:
-                data = await self._reader.read(READ_SIZE)
+                data = await self._reader.read(self._read_size)
                 self.bytes_in += len(data)
+                if len(data) == self._read_size:
+                    # The reader gives what it has without waiting, and strangers would be served to the end.
+                    await asyncio.sleep(0)
+                    self._read_size = READ_SIZE if self.is_friend() else STRANGER_READ_SIZE
                 messages = self._session.feed(data) if data else []
             except TransportCorrupted as broken:
                 self.abort()

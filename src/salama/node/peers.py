@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from salama.base.ids import NodeId
@@ -187,6 +188,7 @@ class Peers:
             # Settle the old one first: its channels must see a disconnection before they see the new connection.
             old.connection.abort()
             self._gone(old)
+        connection.is_friend = partial(self._listeners.has_channel, node_id)
         now = self._outside.monotonic()
         started = link.start(self._terms, now)
         peer = Peer(connection, started.state, now)
