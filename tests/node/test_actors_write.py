@@ -15,12 +15,14 @@ from salama.base.units import BlockHeight, CltvExpiry, Msat
 from salama.bitcoin.networks import REGTEST
 from salama.channel.events import (
     AddHtlc,
+    Consumed,
     FailHtlc,
     FailMalformedHtlc,
     HandoffKey,
     HtlcCommitted,
     Origin,
     PreimageLearned,
+    SettleHtlc,
 )
 from salama.crypto.hashes import sha256
 from salama.crypto.secp256k1 import public_key
@@ -29,15 +31,29 @@ from salama.invoices import bolt11
 from salama.invoices.bolt11 import HintHop
 from salama.node.channel_actor import ChannelActor
 from salama.node.payments import Committed, PaymentsActor
+from salama.node.switchboard import Switchboard
 from salama.onion.sphinx import make_onion
 from salama.payments.arrival import ONIONS_REMEMBERED
-from salama.payments.records import Part, PartStatus, Payment, PaymentStatus, PutPayment, RouteHop
+from salama.payments.events import HandoffArrived, Ticked
+from salama.payments.origin import ForwardOrigin
+from salama.payments.records import (
+    ForwardStatus,
+    Part,
+    PartStatus,
+    Payment,
+    PaymentStatus,
+    PutForward,
+    PutPayment,
+    RouteHop,
+)
 from salama.payments.views import ChannelView, RelayPolicy
 from salama.routing.scoring import Scorer
 from salama.signer.local import LocalSigner
-from salama.storage import queries
+from salama.storage import queries, tables
 from salama.storage.journal import Journal
-from salama.storage.writes import PutChannel
+from salama.storage.ledger import LOST_RELAYS
+from salama.storage.ledger_check import balance
+from salama.storage.writes import PutChannel, PutRecord
 from salama.testing.pair import Pair
 from salama.wire import UpdateAddHtlc
 from salama.wire.features import BASIC_MPP, PAYMENT_SECRET, VAR_ONION_OPTIN, Features
@@ -156,6 +172,55 @@ def test_other_onions_are_not_replays(journal: Journal) -> None:
         running = Running(journal)
         events = await running.hears(*(committed(n, bytes([n]) * 32) for n in range(1, 5)))
         assert [type(event) for event in events] == [AddHtlc] * 4
+
+    asyncio.run(main())
+
+
+LATE = PreimageLearned(HandoffKey(DOWN, 3), ForwardOrigin(HtlcRef(UP, Side.INCOMING, 1)).encode(), Preimage(b"p" * 32))
+
+
+def test_a_late_preimage_is_told_again_while_its_handoff_is_on_disk(journal: Journal) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        await running.hears()
+        journal.commit_now([LATE])
+        running.actor.tell(HandoffArrived(LATE))
+        for _ in range(3):
+            await asyncio.wait_for(running.actor.settled(), 5)
+            running.actor.tell(Ticked())
+        await asyncio.wait_for(running.actor.settled(), 5)
+        assert running.sent == [(UP, SettleHtlc(1, LATE.preimage, LATE.key))] * 4
+        journal.commit_now([Consumed(LATE.key)])
+        running.actor.tell(Ticked())
+        await asyncio.wait_for(running.actor.settled(), 5)
+        assert len(running.sent) == 4 and not running.actor.state.late
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_an_outcome_for_a_channel_that_is_over_leaves_the_disk(journal: Journal, is_settled: bool) -> None:
+    async def main() -> None:
+        running = Running(journal)
+        board = Switchboard(None, lambda: 0.0)  # type: ignore[arg-type]
+        board.join(SimpleNamespace(by_id={}), running.actor, None, None, None)  # type: ignore[arg-type]
+        running.actor._to_channel = board.to_channel
+        incoming = HtlcRef(UP, Side.INCOMING, 1)
+        htlcs = [(bytes(UP), 0, 1, 1_010_000), (bytes(DOWN), 1, 3, 1_000_000)]
+        row = (b"", 0, None, 0, 0, 0, 0, 0, None, None)
+        journal.commit_now([LATE, *(PutRecord(tables.HTLCS, (*one, *row)) for one in htlcs)])
+        if is_settled:
+            done = PutForward(incoming, DOWN, 3, Msat(1_010_000), Msat(1_000_000), ForwardStatus.SETTLED, 5)
+            journal.commit_now([done])
+        await running.hears()
+        running.actor.tell(HandoffArrived(LATE))
+        for _ in range(3):
+            await asyncio.wait_for(running.actor.settled(), 5)
+            await asyncio.sleep(0)
+        assert journal.read_now(queries.handoffs) == []
+        (forward,) = journal.read_now(queries.forwards).rows
+        lost = journal.read_now(lambda db: balance(db, LOST_RELAYS))
+        assert (forward.status.value, lost) == (("settled", 0) if is_settled else ("lost", 1_000_000))
 
     asyncio.run(main())
 
