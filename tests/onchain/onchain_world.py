@@ -122,9 +122,10 @@ class Chain:
         chain = self.core.chain
         base = chain.height - depth
         previous = chain.active[base]
-        time = chain.blocks[previous].time
+        # As early as the rules allow: thousands of reorganisations must not take the chain's clock hours ahead of ours.
+        time = chain.median_time(base)
         for n in range(depth + 1):
-            time = max(time, chain.median_time(base)) + 1
+            time += 1
             inside = list(txs) if n == 0 else []
             block = miner.mine(previous, base + n + 1, time, NOBODY, inside, 0)
             self.core.submit_block(block.encode())
