@@ -46,13 +46,14 @@ def _throughput(row: dict[str, Any], machine: dict[str, Any], then: int) -> str:
 def _many(row: dict[str, Any], machine: dict[str, Any]) -> str:
     return (
         _throughput(row, machine, 2000)
-        + " The payments in flight go to and fro as one batch, so that one node waits while the other works. Batches of "
-        "half the size, out of step, keep both at work and are slower all the same: what a commitment signs, checks and "
-        "builds for every HTLC on it is done once more for each batch that passes, which costs more than it gains. What the payee can do while the payer is at work it does: the onions are open before "
-        "their HTLCs are committed. The rest is Python: nearly a third of the payer's time is reading the invoice with "
-        "its call, as much is route and onion, and about an eighth each the channel and what is written; the row of an "
-        "HTLC carries its onion and is written four times. Half of it would have to go into compiled code, or a node "
-        "into several processes."
+        + " The payments in flight go to and fro as one batch, so that one node waits while the other works. Batches "
+        "of half the size, out of step, keep both at work and are slower all the same: what a commitment signs, "
+        "checks and builds for every HTLC on it is done once more for each batch that passes, which costs more than"
+        " it gains. What the payee can do while the payer is at work it does: the onions are open before their "
+        "HTLCs are committed. The rest is Python: nearly a third of the payer's time is reading the invoice with "
+        "its call, as much is route and onion, and about an eighth each the channel and what is written; the row of"
+        " an HTLC carries its onion and is written four times. Half of it would have to go into compiled code, or a"
+        " node into several processes."
     )
 
 
