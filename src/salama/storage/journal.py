@@ -43,7 +43,7 @@ CHECKPOINT_BYTES: Final = 16_000_000
 CHECKPOINT_COMMITS: Final = 1_000
 # After so many quick syncs of transactions of at most so many rows, the loop waits for such itself. A slow one takes so
 # many quick ones away: one is forgiven, since any disk has one now and then, several near each other are not.
-QUICK_SECONDS: Final = 0.0005
+QUICK_SECONDS: Final = 0.001
 QUICK_SYNCS: Final = 64
 SLOW_COUNTS: Final = 8
 SMALL_GROUP: Final = 64
