@@ -19,6 +19,7 @@ final before it is ``irrevocable_depth`` deep. Pairs of case and step by default
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -33,11 +34,33 @@ from salama.onchain.machine import close_of
 from salama.onchain.outputs import Role
 from salama.testing.pair import hash_of, preimage_of
 
+BLOCKS_OF_A_CHAIN = 10_000
+"""Then another one is begun: mined faster than real ones, its blocks get ahead of the clock, by two hours at most."""
+
+
+@dataclass
+class Chains:
+    """One chain for many cases, and the next when it is long."""
+
+    stack: ExitStack
+    now: Chain | None = None
+
+    def current(self) -> Chain:
+        if self.now is None or self.now.height > BLOCKS_OF_A_CHAIN:
+            self.stack.close()
+            self.now = self.stack.enter_context(open_chain())
+        return self.now
+
 
 @pytest.fixture(scope="module")
-def chain() -> Iterator[Chain]:
-    with open_chain() as one:
-        yield one
+def chains() -> Iterator[Chains]:
+    with ExitStack() as stack:
+        yield Chains(stack)
+
+
+@pytest.fixture
+def chain(chains: Chains) -> Chain:
+    return chains.current()
 
 
 @dataclass(frozen=True)
