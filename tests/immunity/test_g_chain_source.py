@@ -57,6 +57,7 @@ import pytest
 from salama.base.ids import BlockHash, OutPoint, Txid
 from salama.base.units import BlockHeight, FeeratePerKw, Sat
 from salama.bitcoin.block import Block, merkle_root
+from salama.bitcoin.networks import REGTEST
 from salama.bitcoin.tx import Tx, TxIn, TxOut, read_tx
 from salama.chain.backend import BackendError, ChainInfo, HeaderInfo
 from salama.chain.bitcoind import MAX_FEERATE, MIN_FEERATE, Bitcoind
@@ -252,6 +253,7 @@ def test_g4_a_height_that_falls_takes_nothing_back() -> None:
 )
 def test_g7_a_password_that_leaves_the_machine_is_warned_of(url: str, local: bool) -> None:
     joint = SimpleNamespace(waiting=list)
-    node = SimpleNamespace(backend=Bitcoind(url), chain=SimpleNamespace(trouble=""), joint=joint)
+    config, chain = SimpleNamespace(network=REGTEST), SimpleNamespace(trouble="", feerate=None)
+    node = SimpleNamespace(config=config, backend=Bitcoind(url), chain=chain, joint=joint)
     warnings = Node.warnings(node)  # type: ignore[arg-type]
     assert [("unencrypted" in one) for one in warnings] == ([] if local else [True])

@@ -135,10 +135,10 @@ def test_a_file_that_is_no_file(tmp_path: Path) -> None:
         read_file(tmp_path / "big")
 
 
-def test_mainnet_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(CommandRefused) as refused:
-        load_config("mainnet", tmp_path)
-    assert refused.value.code == "mainnet_refused"
+        load_config("main", tmp_path)
+    assert refused.value.code == "bad_network" and "mainnet" in refused.value.remedy
 
 
 printed = st.text(max_size=40)

@@ -162,7 +162,7 @@ def test_a_directory_that_is_a_file_or_too_deep(refused: Refused, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"network": "mainnet"}, "mainnet"),
+        ({"network": "mainnet", "settings": ("min_depth=0",)}, "On mainnet min_depth"),
         ({"listen": "nowhere"}, "HOST:PORT"),
         ({"listen": "127.0.0.1:70000"}, "HOST:PORT"),
         ({"settings": ("colour=blue",)}, "no setting"),

@@ -21,6 +21,7 @@ from salama.api.server import RpcServer
 from salama.base.machine import CommandRefused
 from salama.chain.backend import BackendError, BackendUnavailable
 from salama.node.config import Config, load_config
+from salama.node.mainnet import caution
 from salama.node.node import Node
 from salama.node.outside import Outside
 from salama.node.seed import ask_passphrase
@@ -39,6 +40,18 @@ FLAGS = ("alias", "listen", "bitcoind", "cookie", "mainnet_cap")
 """Settings that have a flag of their own; all others go by ``--set``."""
 
 
+def config_of(options: Mapping[str, Any]) -> Config:
+    """What the node of these options (those of ``run_node``) is told from everywhere. Raises CommandRefused."""
+    return load_config(
+        options["network"],
+        data_directory(options.get("directory"), options["network"]),
+        file=Path(options["file"]) if options.get("file") else None,
+        environment=os.environ,
+        flags={name: str(options[name]) for name in FLAGS if options.get(name) is not None}
+        | settings_given(options.get("settings", ())),
+    )
+
+
 def run_node(options: Mapping[str, Any]) -> int:
     """Run until stopped; the exit status. Expected failures are one sentence on standard error.
 
@@ -49,15 +62,10 @@ def run_node(options: Mapping[str, Any]) -> int:
     directory = data_directory(options.get("directory"), options["network"])
     bitcoind = ""
     try:
-        config = load_config(
-            options["network"],
-            directory,
-            file=Path(options["file"]) if options.get("file") else None,
-            environment=os.environ,
-            flags={name: str(options[name]) for name in FLAGS if options.get(name) is not None}
-            | settings_given(options.get("settings", ())),
-        )
+        config = config_of(options)
         bitcoind = config.bitcoind
+        if words := caution(config):
+            print(f"salama: {words}", file=sys.stderr, flush=True)
         _check_socket(directory / SOCKET_NAME)
         os.umask(0o077)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

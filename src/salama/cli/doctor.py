@@ -52,6 +52,7 @@ def _findings(directory: Path, network: str, file: str | None, settings: tuple[s
     from salama.base.machine import CommandRefused
     from salama.node import doctor as looks
     from salama.node.config import load_config
+    from salama.node.mainnet import caution
     from salama.storage.database import DATABASE_NAME
 
     yield from looks.look_at_program()
@@ -66,6 +67,8 @@ def _findings(directory: Path, network: str, file: str | None, settings: tuple[s
         yield looks.Finding("settings", looks.Verdict.FAIL, refused.reason, refused.remedy)
         return
     yield looks.Finding("settings", looks.Verdict.OK, f"{len(config.sources)} are not at their defaults")
+    if words := caution(config):
+        yield looks.Finding("network", looks.Verdict.WARN, words, "Set mainnet_cap to what you would lose.")
     if (directory / DATABASE_NAME).exists():
         yield looks.look_at_backup(config)
     yield looks.look_at_port(config, looks.held_by(directory) is not None)

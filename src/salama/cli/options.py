@@ -41,7 +41,11 @@ json_option = click.option("--json", "json_", is_flag=True, help="Print JSON als
 
 _RUN_OPTIONS = (
     click.option(
-        "--network", type=click.Choice(NETWORKS), required=True, envvar="SALAMA_NETWORK", help="Which Bitcoin network."
+        "--network",
+        type=click.Choice(NETWORKS),
+        required=True,
+        envvar="SALAMA_NETWORK",
+        help="Which Bitcoin network; none is taken unless it is named.",
     ),
     click.option(
         "--dir", "directory", type=click.Path(file_okay=False), help="Data directory; default ~/.salama/NETWORK."
@@ -53,7 +57,7 @@ _RUN_OPTIONS = (
     click.option("--alias", help="Name that the network sees."),
     click.option("--bitcoind", help="JSON-RPC of bitcoind or `salama devnet`; default http://127.0.0.1 and its port."),
     click.option("--cookie", type=click.Path(), help="bitcoind's cookie file."),
-    click.option("--mainnet-cap", help="Most that may stand in channels on mainnet; default 0.01btc."),
+    click.option("--mainnet-cap", help="Most that may stand in channels on mainnet, all together; default 0.01btc."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting; see `salama settings`."),
 )
 

@@ -31,20 +31,18 @@ def recover(backup: str | None, birthday: str, extension: bool, sealed: bool, **
     is. It may be stopped at any time and goes on with `salama run`. Without a backup it finds the coins on chain, and
     the channels of those --peer that keep a backup for it.
     """
+    from salama.api.daemon import config_of, run_node
     from salama.node import seed as seeds
-    from salama.node.config import check_network
 
     where = data_directory(options["directory"], options["network"])
     with refusing():
-        check_network(options["network"])  # before anybody types words
+        config_of(options)  # what it refuses, before anybody types words
         if not (where / seeds.FILE_NAME).exists():
             made, passphrase = take_words(24, True, birthday, extension, sealed)
             if backup is not None:
                 _look_into(Path(backup), made.bytes())  # before anything is written
             where.mkdir(parents=True, exist_ok=True, mode=0o700)
             seeds.write_seed(where, made, passphrase)
-    from salama.api.daemon import run_node
-
     sys.exit(run_node({**options, "recovers": True, "backup": backup}))
 
 

@@ -31,12 +31,17 @@ def init(count: str, restore: bool, birthday: str, extension: bool, sealed: bool
     `salama run` does this by itself: 24 new words, not sealed. Answers are read from the terminal or, line by line,
     from standard input.
     """
+    import os
+
     from salama.node import seed as seeds
-    from salama.node.config import check_network
+    from salama.node.config import load_config
+    from salama.node.mainnet import caution
 
     where = data_directory(directory, network)
     with refusing():
-        check_network(network)
+        # Settings that the node would refuse are told before anybody writes words down.
+        if words := caution(load_config(network, where, environment=os.environ)):
+            click.echo(words, err=True)
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
         if (where / seeds.FILE_NAME).exists():
             raise CommandRefused("seed_exists", f"There is a seed in {where} already.", "Choose another directory.")

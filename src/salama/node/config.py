@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from salama.base.machine import CommandRefused
 from salama.base.units import Sat
-from salama.bitcoin.networks import NETWORKS, Network
+from salama.bitcoin.networks import MAINNET, NETWORKS, Network
 from salama.channel.policy import DEFAULT_POLICY, Policy
 from salama.net.tcp import PeerAddress
+from salama.node.mainnet import USUAL, check_settings
 from salama.node.settings import SETTINGS, Unsuitable, nearest
 
 FILE_NAME: Final = "salama.toml"
@@ -61,20 +62,6 @@ class Config:
         return getattr(self.policy if SETTINGS[name].policy else self, name)
 
 
-def check_network(network: str) -> None:
-    """Raises CommandRefused for a network on which no node runs."""
-    if network not in NETWORKS:
-        raise CommandRefused(
-            "bad_network", f"There is no network {network[:40]!r}.", f"Choose one of: {', '.join(NETWORKS)}."
-        )
-    if network == "mainnet":
-        raise CommandRefused(
-            "mainnet_refused",
-            "Salama does not run on mainnet yet.",
-            "It is young, and nobody has audited it: use regtest, signet or testnet4.",
-        )
-
-
 def load_config(
     network: str,
     directory: Path,
@@ -86,9 +73,12 @@ def load_config(
     """The configuration of one node. ``file`` must exist if given; else ``salama.toml`` of the directory may.
 
     Raises CommandRefused for an unknown setting, naming the nearest one and where it was written, and for a value that
-    cannot be.
+    cannot be, or not on this network.
     """
-    check_network(network)
+    if network not in NETWORKS:
+        raise CommandRefused(
+            "bad_network", f"There is no network {network[:40]!r}.", f"Choose one of: {', '.join(NETWORKS)}."
+        )
     values: dict[str, Any] = {}
     policy: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -116,13 +106,15 @@ def load_config(
     }
     if not {"cookie", "bitcoind_user"} & values.keys():
         usual["cookie"] = usual_cookie(ours)
-    return Config(
+    config = Config(
         directory=directory,
         network=ours,
-        policy=replace(DEFAULT_POLICY, **policy),
+        policy=replace(DEFAULT_POLICY, **((USUAL if ours == MAINNET else {}) | policy)),
         sources=sources,
         **(usual | values),
     )
+    check_settings(config)
+    return config
 
 
 def usual_cookie(network: Network) -> Path | None:

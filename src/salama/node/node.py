@@ -25,6 +25,7 @@ from salama.node.fees import KEY as RELAY_TERMS
 from salama.node.fees import Change, RelayTerms
 from salama.node.graph import GossipActor, node_addresses
 from salama.node.joint_funding import JointFunding
+from salama.node.mainnet import caution, lacks_estimate
 from salama.node.mempool import MempoolWatch
 from salama.node.news import News
 from salama.node.onchain import Onchain
@@ -89,6 +90,8 @@ class Node:
 
     async def run(self, on_ready: asyncio.Future[None] | None = None) -> None:
         """Start, serve, and return after ``stop``. Raises StorageFault, BackendUnavailable or CommandRefused."""
+        if words := caution(self.config):
+            log.warning("%s", words)
         self.journal = self.outside.journal(self.config)
         self.journal.on_failure(lambda failure: self._fail(failure))
         self.news = News(self.journal)
@@ -237,7 +240,7 @@ class Node:
         )
         self.peers = Peers(static_key, init, self.switchboard, config.reconnect_seconds, outside)
         self.channels.peers, self.channels.around = self.peers, self.switchboard
-        self.channels.chain_trouble = lambda: self.chain.trouble
+        self.channels.chain_trouble = lambda: self.chain.trouble or lacks_estimate(config.network, self.chain.feerate)
         self.backups = Backups(
             config,
             BackupKey.of_seed(seed),
@@ -433,9 +436,11 @@ class Node:
 
     def warnings(self) -> list[str]:
         """What a person should look at, in sentences."""
-        found = []
+        found = [words] if (words := caution(self.config)) else []
         if trouble := self.chain.trouble:
             found.append(f"We do not see the chain as it is: {trouble}. Nothing new is relayed, no channel is opened.")
+        elif trouble := lacks_estimate(self.config.network, self.chain.feerate):
+            found.append(f"No channel is opened: {trouble}.")
         if not self.backend.is_local:
             found.append("Questions to bitcoind and their password cross a network unencrypted; use a tunnel.")
         if waiting := ", ".join(map(str, self.joint.waiting())):
