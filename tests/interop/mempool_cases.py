@@ -188,7 +188,8 @@ def a_relative_lock_on_what_waits(coins: Coins, _: int) -> Iterator[Step]:
 # --- replacement -----------------------------------------------------------------------------------------------------
 
 
-@many("fee", 499, 500, 501, 609, 610, 611, 700)
+# 110 vbytes at 1 sat on top of 500; with a signature that happens to be short, 109.
+@many("fee", 499, 500, 501, 608, 610, 611, 700)
 def a_replacement(coins: Coins, _: int, fee: int) -> Iterator[Step]:
     piece = coins(WPKH)
     yield Send(pay(piece, 500))
