@@ -10,10 +10,12 @@ from typing import Any
 from salama.api.channels_schema import OpenParams
 from salama.api.methods import Methods
 from salama.api.peers_schema import ConnectParams
-from salama.base.ids import ShortChannelId
+from salama.base.ids import ChannelId, ShortChannelId
 from salama.base.units import Sat
 from salama.bitcoin.tx import Tx, TxOut
+from salama.node.channels import Channels, scids_of
 from salama.sim.world import World
+from salama.testing.pair import Pair
 
 Names = dict[ShortChannelId, bool]
 """Whether we opened the channel at this place in the chain."""
@@ -90,3 +92,16 @@ def test_channels_that_change_places_are_found_under_their_new_ones(tmp_path: Pa
 def test_a_name_that_nobody_has_any_more_is_forgotten(tmp_path: Path) -> None:
     for was, now in reorganised(tmp_path, (0,), lambda txs: [[], list(txs)]):
         assert [scid.height for scid in now] == [scid.height + 1 for scid in was]
+
+
+def test_a_name_is_not_taken_from_the_channel_that_has_it_now() -> None:
+    """Both may hear of the old and the new block in one turn, and then never be without a name in between."""
+    record = Pair.opened().alice.channel.record
+    name, another = scids_of(record)[0], ChannelId(b"\x07" * 32)
+    channels: Any = object.__new__(Channels)
+    channels.by_scid = {name: another}
+    channels._forget_names(record)
+    assert channels.by_scid == {name: another}
+    channels.by_scid = {name: record.channel_id}
+    channels._forget_names(record)
+    assert channels.by_scid == {}
