@@ -117,6 +117,9 @@ def test_on_mainnet_both_ends_keep_to_the_cap_by_default(tmp_path: Path) -> None
             theirs = (await bob.newaddr()).address
             await alice.mine(1, address.render(address.parse(theirs, MAINNET), REGTEST) or "")
             await alice.mine(100)
+            async with asyncio.timeout(30):
+                while not bob._node.wallet.spendable():  # its node follows the chain by itself
+                    await asyncio.sleep(0.02)
             # a peer's open_channel beyond it
             alice._node.channels.cap = None
             with pytest.raises(CommandRefused, match="no more channels"):
